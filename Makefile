@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: report test lint type bench test-gpu notebooks schema clean
+
+report: $(STAMP)
+	$(BIN)/attnscope report --out runs/pocket
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: $(STAMP)
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python kernels/benchmarks/statistics_cpu.py
+
+test-gpu:
+	PYTHONPATH=.:kernels $(PYTHON) -m pytest -m gpu tests/gpu
+
+notebooks: $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e '.[notebooks]'
+	$(BIN)/jupyter lab notebooks
+
+schema: $(STAMP)
+	$(BIN)/python -c "import json; from attnscope.core.report import schema, schema_path; schema_path().write_text(json.dumps(schema(), indent=1) + '\n')"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Analyses: arrays in, arrays out; no torch, no model, input never changed."""

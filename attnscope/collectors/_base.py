@@ -1,0 +1,146 @@
+"""The one shape of a collector: parameters only, and four functions init → fold → merge → finalize.
+
+State is a dict of float64 arrays that only ever grow by addition, so that any split of the prompts over batches,
+processes or machines gives the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from attnscope_kernels import AttentionCall, Result, Want
+
+from ..core import statistics
+from ..core.batch import Batch
+from ..core.model_info import ModelInfo
+from ..core.names import Variable
+
+State = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionSeen:
+    """One attention layer of one batch, after edits.
+
+    Attributes:
+        row: the layer's row in `[L, H]` statistics.
+        call: what the layer computed from.
+        result: the reductions that the collectors wanted.
+        output_projection: gives W_O as `[H, Dv, M]`.
+    """
+
+    info: ModelInfo
+    batch: Batch
+    row: int
+    call: AttentionCall
+    result: Result
+    output_projection: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualSeen:
+    """The residual stream `[B, T, M]` at one site of one block."""
+
+    info: ModelInfo
+    batch: Batch
+    block: int
+    site: str
+    stream: Tensor
+
+
+Seen = AttentionSeen | ResidualSeen
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Base of every collector; a subclass's fields are its parameters.
+
+    Attributes:
+        name: the file's name.
+        sees: whether `fold` gets AttentionSeen or ResidualSeen.
+        variables: what `finalize` returns.
+    """
+
+    name: ClassVar[str]
+    sees: ClassVar[Literal["attention", "residual"]] = "attention"
+    variables: ClassVar[tuple[Variable, ...]]
+
+    def want(self, batch: Batch) -> Want:
+        """Return the reductions that `fold` needs of this batch."""
+        return Want()
+
+    def init(self, info: ModelInfo, n_prompts: int) -> State:
+        """Return the empty state: zeros."""
+        raise NotImplementedError
+
+    def fold(self, state: State, seen: Seen) -> State:
+        """Add one layer of one batch to the state (in place) and return it."""
+        raise NotImplementedError
+
+    def merge(self, a: State, b: State) -> State:
+        """Return the state of two disjoint sets of batches of one prompt set."""
+        return {key: a[key] + b[key] for key in a}
+
+    def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
+        """Turn the state into a dataset with units and sources."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class HeadScore(Collector):
+    """Base of collectors that give one number a prompt and query head: a mean over some of the prompt's queries."""
+
+    def init(self, info: ModelInfo, n_prompts: int) -> State:
+        """Return zeros `[n_prompts, L, H]`."""
+        shape = (n_prompts, len(info.attention_layers), info.n_heads)
+        return {"sum": np.zeros(shape), "count": np.zeros(shape)}
+
+    def measure(self, seen: AttentionSeen) -> tuple[Tensor, Tensor]:
+        """Return sums over queries `[B, H]` and how many queries they hold `[B, H]` (or `[B, 1]`)."""
+        raise NotImplementedError
+
+    def fold(self, state: State, seen: Seen) -> State:
+        """Add the sums of one layer of one batch."""
+        assert isinstance(seen, AttentionSeen)
+        total, count = self.measure(seen)
+        where = list(seen.batch.prompts)
+        state["sum"][where, seen.row] += to_numpy(total)
+        state["count"][where, seen.row] += to_numpy(count.expand_as(total))
+        return state
+
+    def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
+        """Return the mean over queries, NaN where a prompt had none."""
+        return statistics.dataset(info, [(self.variables[0], ratio(state["sum"], state["count"]))])
+
+
+def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Return total / count, NaN where count is 0."""
+    return np.divide(total, count, out=np.full(np.broadcast_shapes(total.shape, count.shape), np.nan), where=count > 0)
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """Return a float64 array on the CPU."""
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def mean_over_queries(per_query: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return sums and counts over the queries that were measured.
+
+    Args:
+        per_query: `[B, H, T]`, NaN where missing.
+        chosen: `[B, T]` bool; None takes all.
+
+    Returns:
+        Two `[B, H]` tensors in float64.
+    """
+    kept = ~per_query.isnan()
+    if chosen is not None:
+        kept = kept & chosen[:, None]
+    return per_query.double().where(kept, 0.0).sum(-1), kept.double().sum(-1)

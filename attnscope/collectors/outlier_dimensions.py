@@ -1,0 +1,53 @@
+"""Mean size of every residual-stream dimension: residual sinks stand out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+
+from ..core import statistics
+from ..core.model_info import ModelInfo
+from ..core.names import Variable
+from ._base import Collector, ResidualSeen, Seen, State, ratio, to_numpy
+
+
+@dataclass(frozen=True)
+class OutlierDimensions(Collector):
+    """Mean |x_d| after each block over all tokens but the first, and the largest |x_d| over all tokens (2601.22966)."""
+
+    name: ClassVar[str] = "outlier_dimensions"
+    sees: ClassVar[Literal["attention", "residual"]] = "residual"
+    variables: ClassVar[tuple[Variable, ...]] = (
+        Variable("residual_mean_abs", ("block", "dimension"), "1", "mean |x| after the block", "2601.22966"),
+        Variable("residual_max_abs", ("prompt", "block"), "1", "largest |x| after the block, any token", "2402.17762"),
+    )
+
+    def init(self, info: ModelInfo, n_prompts: int) -> State:
+        """Return zeros: `[blocks, M]`, `[blocks, 1]`, `[n_prompts, blocks]`."""
+        return {
+            "sum": np.zeros((info.n_layers, info.d_model)),
+            "tokens": np.zeros((info.n_layers, 1)),
+            "max": np.zeros((n_prompts, info.n_layers)),
+        }
+
+    def fold(self, state: State, seen: Seen) -> State:
+        """Add one block's output."""
+        assert isinstance(seen, ResidualSeen)
+        if seen.site != "block_output":
+            return state
+        size = seen.stream.float().abs()
+        valid = seen.batch.valid
+        state["max"][list(seen.batch.prompts), seen.block] += to_numpy(size.amax(-1).where(valid, 0.0).amax(-1))
+        later = valid.scatter(1, seen.batch.starts[:, None], False)
+        state["sum"][seen.block] += to_numpy(size.where(later[..., None], 0.0).sum((0, 1), dtype=torch.float64))
+        state["tokens"][seen.block] += float(later.sum())
+        return state
+
+    def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
+        """Return means and maxima."""
+        mean, largest = self.variables
+        return statistics.dataset(info, [(mean, ratio(state["sum"], state["tokens"])), (largest, state["max"])])

@@ -1,0 +1,57 @@
+"""Norms of the residual stream, first token against the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import xarray as xr
+
+from ..core import statistics
+from ..core.model_info import ModelInfo
+from ..core.names import Variable
+from ._base import Collector, ResidualSeen, Seen, State, ratio, to_numpy
+
+SITES = ("block_input", "block_output")
+
+
+@dataclass(frozen=True)
+class ResidualNorm(Collector):
+    """ℓ₂ norm of the residual stream before and after each block: the first token's, and the mean of the others'."""
+
+    name: ClassVar[str] = "residual_norm"
+    sees: ClassVar[Literal["attention", "residual"]] = "residual"
+    variables: ClassVar[tuple[Variable, ...]] = (
+        Variable("residual_norm_first", ("prompt", "site", "block"), "1", "residual norm of the first token"),
+        Variable("residual_norm_others", ("prompt", "site", "block"), "1", "mean residual norm of the other tokens"),
+    )
+
+    def init(self, info: ModelInfo, n_prompts: int) -> State:
+        """Return zeros `[n_prompts, sites, blocks]`."""
+        shape = (n_prompts, len(SITES), info.n_layers)
+        return {key: np.zeros(shape) for key in ("first", "prompts", "others", "tokens")}
+
+    def fold(self, state: State, seen: Seen) -> State:
+        """Add one site of one block."""
+        assert isinstance(seen, ResidualSeen)
+        norms = to_numpy(seen.stream.float().norm(dim=-1))
+        valid, starts = seen.batch.valid.cpu().numpy(), to_numpy(seen.batch.starts).astype(int)
+        site = SITES.index(seen.site)
+        for b, prompt in enumerate(seen.batch.prompts):
+            where = (prompt, site, seen.block)
+            first = norms[b, starts[b]]
+            state["first"][where] += first
+            state["prompts"][where] += 1
+            state["others"][where] += norms[b, valid[b]].sum() - first
+            state["tokens"][where] += valid[b].sum() - 1
+        return state
+
+    def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
+        """Return means."""
+        first, others = self.variables
+        return statistics.dataset(
+            info,
+            [(first, ratio(state["first"], state["prompts"])), (others, ratio(state["others"], state["tokens"]))],
+            coords={"site": list(SITES)},
+        )

@@ -1,0 +1,98 @@
+"""Attention on every sink of the layer, and which tokens those are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from attnscope_kernels import Want
+
+from ..core import statistics
+from ..core.batch import Batch
+from ..core.model_info import ModelInfo
+from ..core.names import Variable
+from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
+from .received_mass import received_per_query
+
+
+@dataclass(frozen=True)
+class SinkMass(Collector):
+    """Share of a head's attention that lands on its layer's sinks, range 0..1, and the sinks themselves.
+
+    A key is a sink of its layer where the attention that it receives a query, averaged over the layer's heads, is
+    above `threshold` (2406.15765 takes 0.1). The first token has no special part here.
+
+    Attributes:
+        threshold: strict `>`.
+        min_queries: keys seen by fewer queries cannot be sinks.
+        ranks: how many of the strongest sinks of each prompt and layer are kept by position.
+    """
+
+    name: ClassVar[str] = "sink_mass"
+    variables: ClassVar[tuple[Variable, ...]] = (
+        Variable("sink_mass", ("prompt", "layer", "head"), "1", "attention on the layer's sinks", "2406.15765"),
+        Variable("sink_position", ("prompt", "layer", "rank"), "token", "position of a sink", "2406.15765"),
+        Variable("sink_token", ("prompt", "layer", "rank"), "id", "token id of a sink", "2406.15765"),
+        Variable(
+            "sink_received", ("prompt", "layer", "rank"), "1", "attention received, mean over heads", "2406.15765"
+        ),
+    )
+    threshold: float = 0.1
+    min_queries: int = 16
+    ranks: int = 8
+
+    def want(self, batch: Batch) -> Want:
+        """Ask for column sums."""
+        return Want(received=True)
+
+    def init(self, info: ModelInfo, n_prompts: int) -> State:
+        """Return zeros: head masses `[n, L, H]` and sinks `[n, L, ranks]` (positions stored plus one)."""
+        layers = len(info.attention_layers)
+        heads, ranks = (n_prompts, layers, info.n_heads), (n_prompts, layers, self.ranks)
+        return {
+            "sum": np.zeros(heads),
+            "count": np.zeros(heads),
+            "position": np.zeros(ranks),
+            "token": np.zeros(ranks),
+            "received": np.zeros(ranks),
+        }
+
+    def fold(self, state: State, seen: Seen) -> State:
+        """Find the layer's sinks and add each head's mass on them."""
+        assert isinstance(seen, AttentionSeen)
+        result, batch = seen.result, seen.batch
+        assert result.received is not None
+        alpha, queries = received_per_query(seen)
+        level = alpha.mean(1).where(queries >= self.min_queries, 0.0)
+        sinks = level > self.threshold
+        where = list(batch.prompts)
+        mass = result.received.double().where(sinks[:, None], 0.0).sum(-1)
+        state["sum"][where, seen.row] += to_numpy(mass)
+        state["count"][where, seen.row] += to_numpy(seen.call.valid_queries.sum(1))[:, None]
+        top = level.where(sinks, 0.0).topk(min(self.ranks, level.shape[1]), dim=1)
+        held = top.values > 0
+        kept = slice(0, top.values.shape[1])
+        position = (top.indices - batch.starts[:, None] + 1).where(held, 0)
+        token = batch.input_ids.gather(1, top.indices).where(held, 0)
+        state["position"][where, seen.row, kept] += to_numpy(position)
+        state["token"][where, seen.row, kept] += to_numpy(token)
+        state["received"][where, seen.row, kept] += to_numpy(top.values)
+        return state
+
+    def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
+        """Return masses, and sinks with NaN at unused ranks."""
+        held = state["position"] > 0
+        mass, position, token, received = self.variables
+        return statistics.dataset(
+            info,
+            [
+                (mass, ratio(state["sum"], state["count"])),
+                (position, np.where(held, state["position"] - 1, np.nan)),
+                (token, np.where(held, state["token"], np.nan)),
+                (received, np.where(held, state["received"], np.nan)),
+            ],
+            attrs={"sink_mass_threshold": self.threshold, "sink_mass_comparison": ">"},
+        )

@@ -1,0 +1,1 @@
+"""Types, names and files that every layer speaks; needs no torch."""

@@ -1,0 +1,71 @@
+"""Batch: prompts on their way through a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .errors import TaskError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B prompts of at most T tokens.
+
+    Attributes:
+        input_ids: `[B, T]` token ids.
+        valid: `[B, T]` bool, False on padding (left or right).
+        prompts: the B indices of these prompts in their prompt set, which is also their row in per-prompt statistics.
+        n_prompts: size of the whole prompt set.
+        columns: the task's other columns, one list entry a prompt; positions in them count real tokens only.
+    """
+
+    input_ids: torch.Tensor
+    valid: torch.Tensor
+    prompts: tuple[int, ...]
+    n_prompts: int
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def padded(self) -> bool:
+        """Whether any position is padding."""
+        return not bool(self.valid.all())
+
+    @cached_property
+    def starts(self) -> torch.Tensor:
+        """`[B]` index of each prompt's first real token."""
+        return self.valid.long().argmax(1)
+
+    @cached_property
+    def lengths(self) -> torch.Tensor:
+        """`[B]` real tokens of each prompt."""
+        return self.valid.sum(1)
+
+    @cached_property
+    def first_token(self) -> torch.Tensor:
+        """`[B, T]` for every query, the key index of its prompt's first real token."""
+        return self.starts[:, None].expand_as(self.input_ids).contiguous()
+
+    @cached_property
+    def unit_distances(self) -> tuple[int, ...]:
+        """Bin edges that give every distance a bin of its own."""
+        return tuple(range(self.input_ids.shape[1] + 1))
+
+    def column(self, name: str, asked_by: str) -> list[Any]:
+        """Return a task's column.
+
+        Raises:
+            TaskError: the prompt set has no such column.
+        """
+        if name not in self.columns:
+            raise TaskError(
+                f"prompt set for {asked_by}",
+                found=f"columns {sorted(self.columns) or 'none'} beside input_ids",
+                expected=f"a column {name!r}",
+                fix="Use a task that makes it, for example 'repeats' for induction or 'needle' for retrieval.",
+            )
+        return self.columns[name]

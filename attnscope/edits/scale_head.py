@@ -1,0 +1,40 @@
+"""Scaling: a head speaks louder or softer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from attnscope_kernels import AttentionCall
+
+from ..core.ids import HeadId
+from ._base import Edit, heads_of
+
+
+@dataclass(frozen=True)
+class ScaleHead(Edit):
+    """Multiply the output z of some query heads by a factor.
+
+    Attributes:
+        heads: query heads.
+        factor: 0 ablates, 1 changes nothing.
+
+    Example:
+        >>> ScaleHead((HeadId(0, 2),), 0.5).factor
+        0.5
+    """
+
+    name: ClassVar[str] = "scale_head"
+    heads: tuple[HeadId, ...]
+    factor: float
+
+    def output(self, call: AttentionCall, z: Tensor) -> Tensor:
+        """Scale the chosen heads' outputs."""
+        chosen = heads_of(self.heads, call.layer)
+        if not chosen:
+            return z
+        z = z.clone()
+        z[:, chosen] *= self.factor
+        return z

@@ -1,0 +1,77 @@
+"""Ablate some heads together, and as many random other heads of the same layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.ids import HeadId
+from ..core.model_info import ModelInfo
+from ..edits._base import Edit
+from ..edits.ablate_head import AblateHead
+
+
+@dataclass(frozen=True, eq=False)
+class Ablations:
+    """A metric under ablation.
+
+    Attributes:
+        baseline: `[prompts]` without edits.
+        ablated: `[prompts]` with the heads zero-ablated.
+        controls: `[draws, prompts]` with random other heads zero-ablated; no draws where too few others exist.
+        layer_matched: whether every control took its heads from the same layers.
+    """
+
+    baseline: np.ndarray
+    ablated: np.ndarray
+    controls: np.ndarray
+    layer_matched: bool
+
+
+def ablate_with_control(
+    info: ModelInfo,
+    heads: Sequence[HeadId],
+    measure: Callable[[Sequence[Edit]], np.ndarray],
+    *,
+    draws: int = 10,
+    seed: int = 0,
+) -> Ablations:
+    """Measure the model whole, without the heads, and without random others; the controls exclude the heads.
+
+    Args:
+        heads: query heads under test.
+        measure: edits → `[prompts]` metric.
+        draws: random sets of other heads.
+        seed: of the draws.
+
+    Raises:
+        UnknownHeadError: no heads, or the model lacks one.
+    """
+    tested = [info.check(head) for head in heads]
+    chooser = np.random.default_rng(seed)
+    drawn = [random_others(info, tested, chooser) for _ in range(draws)]
+    baseline = measure([])
+    controls = [measure([AblateHead(tuple(others))]) for others, _ in drawn if others]
+    return Ablations(
+        baseline,
+        measure([AblateHead(tuple(tested))]),
+        np.array(controls).reshape(len(controls), len(baseline)),
+        all(matched for _, matched in drawn),
+    )
+
+
+def random_others(info: ModelInfo, heads: Sequence[HeadId], chooser: np.random.Generator) -> tuple[list[HeadId], bool]:
+    """Draw as many other heads: from the same layers if these hold enough, else from all (then the flag is False).
+
+    Returns an empty list where the model has too few other heads.
+    """
+    free = [head for head in info.heads if head not in set(heads)]
+    needed = sorted(Counter(head.layer for head in heads).items())
+    pools = [([head for head in free if head.layer == layer], count) for layer, count in needed]
+    matched = all(len(pool) >= count for pool, count in pools)
+    if not matched:
+        pools = [(free, len(heads))] if len(free) >= len(heads) else []
+    return [pool[i] for pool, count in pools for i in chooser.choice(len(pool), count, replace=False)], matched

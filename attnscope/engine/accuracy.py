@@ -1,0 +1,70 @@
+"""Greedy next-token accuracy at chosen positions, with or without edits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnscope_kernels import AttentionCall, attend
+
+from .batches import PromptSet, check_prompts, make_batch, plan
+
+if TYPE_CHECKING:
+    from ..edits._base import Edit
+    from ..models._base import Scope
+
+
+def token_accuracy(
+    scope: Scope,
+    prompts: PromptSet,
+    *,
+    edits: Sequence[Edit] = (),
+    implementation: str = "auto",
+    batch_tokens: int = 8192,
+) -> np.ndarray:
+    """Return, a prompt, the share of its `target_ids` that are the model's most likely token at `query_positions`.
+
+    Args:
+        scope: a loaded model.
+        prompts: with columns `input_ids`, `query_positions`, `target_ids`.
+        edits: interventions that act during the forward pass.
+
+    Returns:
+        `[prompts]` float64, range 0..1.
+
+    Raises:
+        TaskError: empty or too long prompts, or a column is missing.
+
+    Example:
+        >>> import attnscope, datasets
+        >>> prompts = datasets.Dataset.from_dict(
+        ...     {"input_ids": [[0, 5, 7]], "query_positions": [[1]], "target_ids": [[7]]})
+        >>> token_accuracy(attnscope.load(backend="toy"), prompts).shape
+        (1,)
+    """
+    lengths = check_prompts(prompts, scope.info.context_length)
+    share = np.full(len(prompts), np.nan)
+
+    def tap(call: AttentionCall) -> Tensor:
+        for edit in edits:
+            call = edit.call(call)
+        z = attend(call, implementation=implementation).output
+        assert z is not None
+        for edit in edits:
+            z = edit.output(call, z)
+        return z
+
+    for group in plan(lengths, batch_tokens):
+        batch = make_batch(prompts, group, scope.device)
+        queries, targets = batch.column("query_positions", "accuracy"), batch.column("target_ids", "accuracy")
+        with torch.no_grad(), scope.attach(tap):
+            guesses = scope.logits(batch).argmax(-1).cpu()
+        starts = batch.starts.tolist()
+        for b, prompt in enumerate(group):
+            where = torch.tensor(queries[b]) + starts[b]
+            share[prompt] = (guesses[b, where] == torch.tensor(targets[b])).double().mean()
+    return share

@@ -1,0 +1,151 @@
+"""One streaming pass: every collector over every prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from attnscope_kernels import AttentionCall, Want, attend
+
+from ..collectors import collectors as registry
+from ..collectors._base import AttentionSeen, Collector, ResidualSeen, State
+from ..core.batch import Batch
+from ..core.errors import StatisticsError
+from .batches import PromptSet, check_prompts, fingerprint, make_batch, plan
+from .checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from ..edits._base import Edit
+    from ..models._base import Scope
+
+Progress = Callable[[int, int], None]
+"""Takes (tokens done, tokens in all)."""
+
+
+def collect(
+    scope: Scope,
+    prompts: PromptSet,
+    collectors: Sequence[str | Collector],
+    *,
+    edits: Sequence[Edit] = (),
+    implementation: str = "auto",
+    batch_tokens: int = 8192,
+    progress: Progress | None = None,
+    checkpoint: str | Path | None = None,
+) -> xr.Dataset:
+    """Run prompts through a model once and return every collector's statistics; no T×T matrix is formed.
+
+    Args:
+        scope: a loaded model.
+        prompts: a `datasets.Dataset` with a column `input_ids`, BOS included where the model wants one.
+        collectors: names, or instances where parameters other than the defaults are wanted.
+        edits: interventions; collectors see the edited attention.
+        implementation: kernel implementation, see `attnscope_kernels.attend`.
+        batch_tokens: padded tokens a batch at most (one prompt at the least).
+        progress: called after every batch.
+        checkpoint: file that keeps what was done; the same call with the same file goes on from there (and is done at
+            once where all was done). The file stays; it is yours to delete.
+
+    Returns:
+        xarray.Dataset: all collectors' variables; attrs name the kernel implementation and the prompts' fingerprint.
+
+    Raises:
+        TaskError: empty or too long prompts, or prompts without the columns that a collector needs.
+        StatisticsError: two collectors give the same variable, or there is no collector.
+        UnknownNameError: no collector has such a name.
+
+    Example:
+        >>> import attnscope, datasets
+        >>> scope = attnscope.load(backend="toy")
+        >>> prompts = datasets.Dataset.from_dict({"input_ids": [[0, 5, 7, 5, 7]]})
+        >>> stats = collect(scope, prompts, ["entropy", "first_token_mass"])
+        >>> dict(stats.entropy.sizes)["prompt"]
+        1
+    """
+    chosen = _resolve(collectors)
+    lengths = check_prompts(prompts, scope.info.context_length)
+    groups = plan(lengths, batch_tokens)
+    states = {c.name: c.init(scope.info, len(prompts)) for c in chosen}
+    print_ = fingerprint(prompts)
+    kept = Checkpoint(checkpoint, f"{scope.info.model_dump_json()}{print_}{chosen}{edits}{groups}")
+    done, implementations = kept.restore(states)
+    total = sum(lengths)
+    for number, group in enumerate(groups):
+        if number >= done:
+            batch = make_batch(prompts, group, scope.device)
+            implementations |= run_batch(scope, batch, chosen, states, edits=edits, implementation=implementation)
+            kept.save(states, number + 1, implementations, last=number + 1 == len(groups))
+        if progress is not None:
+            progress(sum(lengths[i] for g in groups[: number + 1] for i in g), total)
+    merged = xr.merge([c.finalize(states[c.name], scope.info) for c in chosen], combine_attrs="no_conflicts")
+    merged.attrs |= {
+        "implementation": ", ".join(sorted(implementations)) or "none",
+        "prompts": len(prompts),
+        "tokens": total,
+        "fingerprint": print_,
+    }
+    return merged
+
+
+def run_batch(
+    scope: Scope,
+    batch: Batch,
+    collectors: Sequence[Collector],
+    states: dict[str, State],
+    *,
+    edits: Sequence[Edit] = (),
+    implementation: str = "auto",
+) -> set[str]:
+    """Fold one batch into the states and return the kernel implementations that ran."""
+    on_attention = [c for c in collectors if c.sees == "attention"]
+    on_residual = [c for c in collectors if c.sees == "residual"]
+    want = reduce(or_, (c.want(batch) for c in on_attention), Want())
+    ran: set[str] = set()
+
+    def tap(call: AttentionCall) -> Tensor:
+        for edit in edits:
+            call = edit.call(call)
+        result = attend(call, want, implementation)
+        ran.add(result.implementation)
+        assert result.output is not None
+        if on_attention:
+            projection = partial(scope.output_projection, call.layer)
+            seen = AttentionSeen(scope.info, batch, scope.info.rows[call.layer], call, result, projection)
+            for c in on_attention:
+                c.fold(states[c.name], seen)
+        z = result.output
+        for edit in edits:
+            z = edit.output(call, z)
+        return z
+
+    def residual(layer: int, site: str, stream: Tensor) -> None:
+        for c in on_residual:
+            c.fold(states[c.name], ResidualSeen(scope.info, batch, layer, site, stream))
+
+    with torch.no_grad(), scope.attach(tap, residual if on_residual else None):
+        scope.run(batch)
+    return ran
+
+
+def _resolve(collectors: Sequence[str | Collector]) -> list[Collector]:
+    chosen = [registry.get(c)() if isinstance(c, str) else c for c in collectors]
+    if not chosen:
+        raise StatisticsError("collect", found="no collectors", expected=f"some of {', '.join(registry.names())}")
+    given: dict[str, str] = {}
+    for c in chosen:
+        for variable in c.variables:
+            if variable.name in given:
+                raise StatisticsError(
+                    f"variable {variable.name}",
+                    found=f"{given[variable.name]} and {c.name} both give it",
+                    expected="one",
+                )
+            given[variable.name] = c.name
+    return chosen

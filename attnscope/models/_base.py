@@ -1,0 +1,62 @@
+"""What every backend gives: a Scope, the loaded model behind one tap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from attnscope_kernels import Tap
+    from torch import Tensor, device
+
+    from ..core.batch import Batch
+    from ..core.model_info import ModelInfo
+
+Site = Literal["block_input", "block_output"]
+"""Where the residual stream is read: before a block, or after both of its residual additions (and before the final
+norm, also in the last block)."""
+
+ResidualTap = Callable[[int, Site, "Tensor"], None]
+"""Takes (layer, site, residual stream `[B, T, M]`)."""
+
+
+@runtime_checkable
+class Scope(Protocol):
+    """A loaded model: its shape, its tokenizer, and the one place where its attention can be read and edited.
+
+    `info.attention_layers` are the layers whose attention reaches the tap. Outside `attach` the model runs with the
+    attention implementation that it had before.
+    """
+
+    info: ModelInfo
+    tokenizer: Any
+    model: Any
+
+    @property
+    def device(self) -> device:
+        """Device of the input ids."""
+        ...
+
+    def attach(self, tap: Tap | None = None, residual: ResidualTap | None = None) -> AbstractContextManager[None]:
+        """Send every attention call through `tap` and every block's residual stream through `residual`.
+
+        Everything is restored on exit, also after an exception. Attaching twice at once to one model is an error.
+
+        Raises:
+            TapError: on exit of a `run` or `logits` inside, if the tap was not called exactly once per attention
+                layer; or when a tap is attached already.
+        """
+        ...
+
+    def run(self, batch: Batch) -> None:
+        """Run the model's body without its vocabulary projection (no `[T, vocabulary]` tensor is made)."""
+        ...
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Run the model and return next-token logits `[B, T, vocabulary]`."""
+        ...
+
+    def output_projection(self, layer: int) -> Tensor:
+        """Return W_O of one attention layer, split by query head: `[H, Dv, M]`, so that head h writes z_h @ W_O[h]."""
+        ...

@@ -1,0 +1,1 @@
+"""Reports: from statistics to a HeadReport."""

@@ -1,0 +1,221 @@
+"""Build a HeadReport from statistics of several prompt sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from ..analyses.decode_roles import RULE, decode_role, kept_mass
+from ..analyses.intervals import bootstrap_mean
+from ..analyses.sinks import outlier_dimensions, sink_tokens
+from ..analyses.taxonomy import RULES, Rule, classify
+from ..core.model_info import ModelInfo
+from ..core.names import SCORES
+from ..core.report import (
+    CausalCheck,
+    DecodePlan,
+    Evidence,
+    HeadRecord,
+    HeadReport,
+    Interval,
+    KVHeadRecord,
+    Label,
+    Measured,
+    Missing,
+    OutlierDimension,
+    Provenance,
+    SinkToken,
+)
+
+PROMPT_SET_OF: dict[str, str] = {
+    "first_token_mass": "text",
+    "sink_mass": "text",
+    "received_max": "text",
+    "local_mass": "text",
+    "mean_distance": "text",
+    "entropy": "text",
+    "entropy_normalized": "text",
+    "max_prob": "text",
+    "positional_share": "text",
+    "value_norm_ratio": "text",
+    "value_drain": "text",
+    "sink_rate": "short",
+    "previous_token": "repeats",
+    "duplicate_token": "repeats",
+    "induction": "repeats",
+    "echo": "echoes",
+    "retrieval": "needle",
+}
+"""Which prompt set a score comes from."""
+
+SINK_TOKENS, RECENT_TOKENS, LEAST_KEPT = 4, 64, 0.9
+MAX_SINKS, MAX_OUTLIERS = 200, 16
+
+
+def build(
+    info: ModelInfo,
+    statistics: Mapping[str, xr.Dataset],
+    provenance: Provenance,
+    *,
+    decode_token: Callable[[int], str] = str,
+    causal_checks: Sequence[CausalCheck] = (),
+    missing: Mapping[str, str] | None = None,
+    rules: Sequence[Rule] = RULES,
+) -> HeadReport:
+    """Classify every head.
+
+    Args:
+        info: the model.
+        statistics: prompt set name (see PROMPT_SET_OF) → dataset; an absent set leaves its scores missing.
+        provenance: how the statistics were made.
+        decode_token: token id → text, for the sink table.
+        causal_checks: ablations that were run.
+        missing: score → reason why it was not measured.
+        rules: the taxonomy.
+
+    Raises:
+        StatisticsError: a prompt set lacks a variable that the report needs.
+    """
+    evidence = _all_evidence(info, statistics, dict(missing or {}))
+    records = tuple(_record(info, layer, head, evidence, rules) for layer, head in info.heads)
+    short = statistics.get("short")
+    text = statistics.get("text")
+    return HeadReport(
+        model=info,
+        records=records,
+        decode=_decode_plan(info, records, text),
+        sink_rate=_sink_rates([data for data in (short, text) if data is not None]),
+        sinks=_sinks(text, decode_token),
+        outlier_dimensions=_outliers(text),
+        causal_checks=tuple(causal_checks),
+        rules=tuple(rule.row() for rule in rules),
+        provenance=provenance,
+    )
+
+
+def _all_evidence(
+    info: ModelInfo, statistics: Mapping[str, xr.Dataset], missing: dict[str, str]
+) -> dict[str, np.ndarray]:
+    return {score: _evidence(info, score, statistics, missing) for score in SCORES}
+
+
+def _evidence(
+    info: ModelInfo, score: str, statistics: Mapping[str, xr.Dataset], missing: Mapping[str, str]
+) -> np.ndarray:
+    prompt_set = PROMPT_SET_OF.get(score)
+    table = np.empty((len(info.attention_layers), info.n_heads), dtype=object)
+    if score in missing or prompt_set is None or score not in statistics.get(prompt_set, ()):
+        table[:] = Missing(reason=missing.get(score, "this report does not measure it"))
+        return table
+    data = statistics[prompt_set]
+    array = data[score]
+    if "length" in array.dims:
+        array = array.isel(length=0)
+    per_prompt = array.transpose("prompt", ...).values if "prompt" in array.dims else None
+    low, high = bootstrap_mean(per_prompt) if per_prompt is not None else (None, None)
+    for row, head in np.ndindex(table.shape):
+        values = per_prompt[:, row, head] if per_prompt is not None else array.values[row, head][None]
+        measured = values[~np.isnan(values)]
+        if not len(measured):
+            table[row, head] = Missing(reason=f"no prompt of {prompt_set!r} could measure it")
+            continue
+        interval = None
+        if low is not None and high is not None and not np.isnan(low[row, head]):
+            interval = Interval(low=float(low[row, head]), high=float(high[row, head]))
+        n = len(measured) if per_prompt is not None else int(data.attrs["prompts"])
+        table[row, head] = Measured(
+            value=float(measured.mean()), n=n, units=array.attrs["units"], prompt_set=prompt_set, interval=interval
+        )
+    return table
+
+
+def _record(
+    info: ModelInfo, layer: int, head: int, evidence: Mapping[str, np.ndarray], rules: Sequence[Rule]
+) -> HeadRecord:
+    scores: dict[str, Evidence] = {name: table[info.rows[layer], head] for name, table in evidence.items()}
+    values = {name: item.value for name, item in scores.items() if isinstance(item, Measured)}
+    labels = [
+        Label(
+            name=rule.label,  # type: ignore[arg-type]
+            rule=rule.name,
+            score=rule.score,
+            value=values[rule.score],
+            threshold=rule.threshold,
+            comparison=rule.comparison,
+            citation=rule.citation,
+        )
+        for rule in classify(values, rules)
+    ]
+    return HeadRecord(
+        layer=layer,
+        head=head,
+        kv_head=info.kv_head(head),
+        scores=scores,  # type: ignore[arg-type]
+        labels=tuple(labels) or (Label(name="unclassified", rule="no rule holds"),),
+    )
+
+
+def _decode_plan(info: ModelInfo, records: Sequence[HeadRecord], text: xr.Dataset | None) -> DecodePlan:
+    kept: dict[tuple[int, int], float] = {}
+    for record in records:
+        kept[record.id] = float("nan")
+        first = record.scores["first_token_mass"]
+        if text is not None and "mass_by_distance" in text and isinstance(first, Measured):
+            profile = text.mass_by_distance.sel(layer=record.layer, head=record.head)
+            near = dict(zip(profile.distance_bin.values.tolist(), profile.values.tolist(), strict=True))
+            kept[record.id] = kept_mass(first.value, near, RECENT_TOKENS)
+    kv_heads = []
+    for layer in info.attention_layers:
+        for kv_head in range(info.n_kv_heads):
+            group = [r for r in records if (r.layer, r.kv_head) == (layer, kv_head)]
+            role, reason = decode_role(
+                [{label.name for label in r.labels} for r in group], [kept[r.id] for r in group], LEAST_KEPT
+            )
+            kv_heads.append(KVHeadRecord(layer=layer, kv_head=kv_head, role=role, reason=reason))  # type: ignore[arg-type]
+    return DecodePlan(
+        rule=RULE.format(share=LEAST_KEPT, recent=RECENT_TOKENS),
+        sink_tokens=SINK_TOKENS,
+        recent_tokens=RECENT_TOKENS,
+        full_fraction=sum(item.role == "full" for item in kv_heads) / len(kv_heads),
+        kv_heads=tuple(kv_heads),
+    )
+
+
+def _sink_rates(sets: Sequence[xr.Dataset]) -> dict[int, Evidence]:
+    rates: dict[int, Evidence] = {}
+    for data in sets:
+        for length in data.length.values.tolist() if "sink_rate" in data else ():
+            prompts = int(data.sink_rate_prompts.sel(length=length))
+            if length in rates or not prompts:
+                continue
+            value = float(data.sink_rate.sel(length=length).mean())
+            name = str(data.attrs.get("prompt_set", "text"))
+            rates[length] = Measured(value=value, n=prompts, units="percent", prompt_set=name)
+    return rates
+
+
+def _sinks(text: xr.Dataset | None, decode_token: Callable[[int], str]) -> tuple[SinkToken, ...]:
+    if text is None or "sink_position" not in text:
+        return ()
+    return tuple(
+        SinkToken(
+            layer=sink.layer,
+            position=sink.position,
+            token=decode_token(sink.token_id),
+            token_id=sink.token_id,
+            prompts=sink.prompts,
+            received=sink.received,
+        )
+        for sink in sink_tokens(text)[:MAX_SINKS]
+    )
+
+
+def _outliers(text: xr.Dataset | None) -> tuple[OutlierDimension, ...]:
+    if text is None or "residual_mean_abs" not in text:
+        return ()
+    return tuple(
+        OutlierDimension(dimension=d, mean_abs=mean, ratio=ratio)
+        for d, mean, ratio in outlier_dimensions(text)[:MAX_OUTLIERS]
+    )

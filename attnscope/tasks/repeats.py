@@ -1,0 +1,73 @@
+"""Repeated random tokens: the prompts on which copying heads show."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..core.errors import TaskError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """BOS, then one random sequence of distinct tokens, written several times over (2209.11895).
+
+    Columns: `input_ids`, `period` (tokens a copy), `copies`, `prefix` (tokens before the first copy: 1 with BOS).
+
+    Attributes:
+        n: prompts.
+        period: tokens a copy.
+        copies: how often the sequence stands there; two for induction scores, four in RazorAttention.
+        seed: of the random sequences.
+        vocab_size: draw ids below this; None takes the tokenizer's. Special tokens are never drawn.
+
+    Raises:
+        TaskError: fewer ordinary tokens than a copy holds, or sizes below 1 (copies below 2).
+
+    Example:
+        >>> Repeats(n=2, period=3, vocab_size=9).build()["input_ids"][0][:3] != []
+        True
+    """
+
+    name: ClassVar[str] = "repeats"
+    n: int = 16
+    period: int = 100
+    copies: int = 2
+    seed: int = 0
+    vocab_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for field, least in (("n", 1), ("period", 2), ("copies", 2)):
+            if getattr(self, field) < least:
+                raise TaskError(f"repeats {field}", found=getattr(self, field), expected=f"at least {least}")
+
+    def build(self, tokenizer: Any = None) -> Dataset:
+        """Draw the prompts; without a tokenizer there is no BOS and `vocab_size` is needed."""
+        from datasets import Dataset
+
+        size = self.vocab_size or (len(tokenizer) if tokenizer is not None else None)
+        if size is None:
+            raise TaskError("repeats", found="neither a tokenizer nor vocab_size", expected="one of them")
+        special = set(tokenizer.all_special_ids) if tokenizer is not None else set()
+        ordinary = [token for token in range(size) if token not in special]
+        if len(ordinary) < self.period:
+            raise TaskError(
+                "repeats period",
+                found=self.period,
+                expected=f"at most the {len(ordinary)} ordinary tokens of the vocabulary",
+            )
+        bos = tokenizer.bos_token_id if tokenizer is not None else None
+        prefix = [] if bos is None else [bos]
+        rng = random.Random(f"repeats:{self.seed}")
+        return Dataset.from_dict(
+            {
+                "input_ids": [prefix + rng.sample(ordinary, self.period) * self.copies for _ in range(self.n)],
+                "period": [self.period] * self.n,
+                "copies": [self.copies] * self.n,
+                "prefix": [len(prefix)] * self.n,
+            }
+        )

@@ -1,0 +1,1 @@
+"""One file an implementation; each has `attend(call, want) -> Result`."""

@@ -1,0 +1,139 @@
+"""Laws that every registered collector keeps: a new file is tested the day it arrives."""
+
+from __future__ import annotations
+
+import copy
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import attnscope
+from attnscope.collectors import collectors
+from attnscope.collectors._base import Collector
+from attnscope.core import statistics
+from attnscope.core.batch import Batch
+from attnscope.core.names import DIMS
+from attnscope.engine.collect import collect, run_batch
+
+SCOPE = attnscope.load(backend="toy")
+LENGTHS = [25, 41, 33, 41]
+
+
+def prompts() -> datasets.Dataset:
+    """Prompts of several lengths with every column that a collector may ask for."""
+    rng = np.random.default_rng(0)
+    period = 8
+    rows = []
+    for length in LENGTHS:
+        copy_ = rng.choice(np.arange(1, SCOPE.info.vocab_size), period, replace=False).tolist()
+        ids = ([0] + copy_ * 6)[:length]
+        rows.append(
+            {
+                "input_ids": ids,
+                "period": period,
+                "prefix": 1,
+                "copies": 3,
+                "query_positions": [length - 3, length - 1],
+                "source_positions": [4, 7],
+            }
+        )
+    return datasets.Dataset.from_list(rows)
+
+
+PROMPTS = prompts()
+
+
+def get(name: str) -> Collector:
+    """The collector with parameters that these short prompts can satisfy."""
+    small = {"sink_rate": {"lengths": (16, 32)}, "received_max": {"min_queries": 4}, "sink_mass": {"min_queries": 4}}
+    return collectors.get(name)(**small.get(name, {}))
+
+
+def batch(indices: list[int], pad: str = "right", extra: int = 0) -> Batch:
+    rows = PROMPTS[indices]
+    longest = max(map(len, rows["input_ids"])) + extra
+    ids, valid = torch.zeros(len(indices), longest, dtype=torch.long), torch.zeros(len(indices), longest).bool()
+    for i, row in enumerate(rows["input_ids"]):
+        where = slice(0, len(row)) if pad == "right" else slice(longest - len(row), longest)
+        ids[i, where], valid[i, where] = torch.tensor(row), True
+    columns = {key: value for key, value in rows.items() if key != "input_ids"}
+    return Batch(ids, valid, tuple(indices), len(PROMPTS), columns)
+
+
+def folded(collector: Collector, batches: list[Batch]) -> dict:
+    states = {collector.name: collector.init(SCOPE.info, len(PROMPTS))}
+    for one in batches:
+        run_batch(SCOPE, one, [collector], states)
+    return states[collector.name]
+
+
+def same(a: xr.Dataset, b: xr.Dataset, tolerance: float = 1e-5) -> None:
+    assert set(a.data_vars) == set(b.data_vars)
+    for name in a.data_vars:
+        np.testing.assert_allclose(a[name].values, b[name].values, atol=tolerance, rtol=1e-4, err_msg=str(name))
+
+
+@pytest.fixture(params=collectors.names())
+def collector(request: pytest.FixtureRequest) -> Collector:
+    return get(request.param)
+
+
+def test_merge_of_folds_equals_fold_of_all(collector: Collector) -> None:
+    whole = collector.finalize(folded(collector, [batch([0, 1]), batch([2, 3])]), SCOPE.info)
+    parts = collector.merge(folded(collector, [batch([0, 1])]), folded(collector, [batch([2, 3])]))
+    same(whole, collector.finalize(parts, SCOPE.info), 1e-12)
+
+
+def test_order_of_batches_changes_nothing(collector: Collector) -> None:
+    forward = folded(collector, [batch([0]), batch([1]), batch([2]), batch([3])])
+    backward = folded(collector, [batch([3]), batch([2]), batch([1]), batch([0])])
+    same(collector.finalize(forward, SCOPE.info), collector.finalize(backward, SCOPE.info), 1e-12)
+
+
+@pytest.mark.parametrize(("pad", "extra"), [("left", 0), ("right", 9), ("left", 9)])
+def test_padding_changes_nothing(collector: Collector, pad: str, extra: int) -> None:
+    alone = folded(collector, [batch([i]) for i in range(4)])
+    padded = folded(collector, [batch([0, 1, 2, 3], pad, extra)])
+    same(collector.finalize(alone, SCOPE.info), collector.finalize(padded, SCOPE.info))
+
+
+def test_declares_dims_units_and_source(collector: Collector) -> None:
+    result = collector.finalize(folded(collector, [batch([0, 1, 2, 3])]), SCOPE.info)
+    statistics.check(result)
+    assert set(result.data_vars) == {variable.name for variable in collector.variables}
+    for variable in collector.variables:
+        assert result[variable.name].dims == variable.dims
+        assert set(variable.dims) <= set(DIMS)
+        assert result[variable.name].attrs["units"] == variable.units
+        assert np.isfinite(result[variable.name].values).any(), "nothing was measured"
+
+
+def test_finalize_leaves_the_state_alone(collector: Collector) -> None:
+    state = folded(collector, [batch([0, 1, 2, 3])])
+    before = copy.deepcopy(state)
+    collector.finalize(state, SCOPE.info)
+    for key, array in state.items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+def test_an_unmeasured_state_is_missing_and_never_zero(collector: Collector) -> None:
+    result = collector.finalize(collector.init(SCOPE.info, 2), SCOPE.info)
+    for name, array in result.data_vars.items():
+        if name not in ("sink_rate_prompts", "residual_max_abs"):
+            assert np.isnan(array.values).all(), name
+
+
+def test_name_is_the_file_name() -> None:
+    for name in collectors.names():
+        assert collectors.get(name).name == name
+
+
+def test_all_collectors_together_equal_each_alone() -> None:
+    chosen = [get(name) for name in collectors.names()]
+    together = collect(SCOPE, PROMPTS, chosen, batch_tokens=90)
+    for one in chosen:
+        alone = collect(SCOPE, PROMPTS, [one])
+        same(together[list(alone.data_vars)], alone)
