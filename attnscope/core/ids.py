@@ -26,7 +26,8 @@ class HeadId(NamedTuple):
     def __str__(self) -> str:
         return f"L{self.layer}H{self.head}"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
     @classmethod
     def parse(cls, text: str) -> HeadId:

@@ -1,0 +1,130 @@
+"""Laws of edits, over every registered one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import datasets
+import pytest
+import torch
+
+import attnscope
+from attnscope.core.errors import TaskError, UnknownHeadError
+from attnscope.core.ids import HeadId
+from attnscope.edits import edits
+from attnscope.edits._base import Edit
+from attnscope.edits.ablate_head import AblateHead
+from attnscope.edits.knock_out import KnockOut
+from attnscope.edits.scale_head import ScaleHead
+from attnscope.engine.ablations import ablate_with_control, random_others
+from attnscope.engine.batches import make_batch
+from attnscope_kernels import AttentionCall, attend
+
+SCOPE = attnscope.load(backend="toy")
+PROMPTS = datasets.Dataset.from_dict({"input_ids": [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]]})
+HEADS = (HeadId(0, 1), HeadId(1, 3))
+EXAMPLES: dict[str, Edit] = {
+    "ablate_head": AblateHead(HEADS),
+    "scale_head": ScaleHead(HEADS, 0.5),
+    "knock_out": KnockOut(keys=(0, 2), layers=(1,), heads=(0,)),
+}
+
+
+def outputs(applied: Sequence[Edit]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    """z of every layer, and the logits."""
+    seen: dict[int, torch.Tensor] = {}
+
+    def tap(call: AttentionCall) -> torch.Tensor:
+        for edit in applied:
+            call = edit.call(call)
+        z = attend(call).output
+        assert z is not None
+        for edit in applied:
+            z = edit.output(call, z)
+        seen[call.layer] = z
+        return z
+
+    with torch.no_grad(), SCOPE.attach(tap):
+        return seen, SCOPE.logits(make_batch(PROMPTS, [0, 1], "cpu"))
+
+
+def test_every_edit_has_an_example() -> None:
+    assert set(EXAMPLES) == set(edits.names())
+    for name in edits.names():
+        assert edits.get(name).name == name
+
+
+@pytest.mark.parametrize("name", edits.names())
+def test_an_edit_changes_logits_and_leaves_nothing_behind(name: str) -> None:
+    before = outputs([])[1]
+    assert not torch.allclose(outputs([EXAMPLES[name]])[1], before, atol=1e-4)
+    torch.testing.assert_close(outputs([])[1], before, atol=0, rtol=0)
+
+
+def test_ablation_zeroes_just_these_heads() -> None:
+    whole, ablated = outputs([])[0], outputs([AblateHead((HeadId(1, 3),))])[0]
+    assert (ablated[1][:, 3] == 0).all()
+    torch.testing.assert_close(ablated[1][:, :3], whole[1][:, :3])
+    torch.testing.assert_close(ablated[0], whole[0])
+
+
+def test_mean_ablation_writes_the_mean() -> None:
+    means = {layer: z.mean((0, 2)) for layer, z in outputs([])[0].items()}
+    ablated = outputs([AblateHead((HeadId(0, 2),), means)])[0]
+    torch.testing.assert_close(ablated[0][:, 2], means[0][2].expand_as(ablated[0][:, 2]))
+    with pytest.raises(UnknownHeadError, match=r"layers \[1\]"):
+        AblateHead((HeadId(1, 0),), {0: means[0]})
+
+
+def test_scaling_by_zero_is_ablation_and_by_one_is_nothing() -> None:
+    torch.testing.assert_close(outputs([ScaleHead(HEADS, 0.0)])[1], outputs([AblateHead(HEADS)])[1])
+    torch.testing.assert_close(outputs([ScaleHead(HEADS, 1.0)])[1], outputs([])[1])
+
+
+def test_knockout_renormalises_rows() -> None:
+    edited = EXAMPLES["knock_out"]
+    calls: list[AttentionCall] = []
+
+    def tap(call: AttentionCall) -> torch.Tensor:
+        calls.append(call)
+        output = attend(call).output
+        assert output is not None
+        return output
+
+    with torch.no_grad(), SCOPE.attach(tap):
+        SCOPE.run(make_batch(PROMPTS, [0, 1], "cpu"))
+    call = edited.call(calls[1])
+    assert edited.call(calls[0]) is calls[0]
+    k = call.k.repeat_interleave(call.group_size, 1)
+    logits = (call.q @ k.mT * call.scale).masked_fill(torch.ones(8, 8).triu(1).bool(), -torch.inf)
+    logits[:, 0][..., [0, 2]] = -torch.inf
+    expected = logits.softmax(-1).nan_to_num() @ call.v.repeat_interleave(call.group_size, 1)
+    got = attend(call).output
+    assert got is not None
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_edits_refuse_bad_input() -> None:
+    with pytest.raises(UnknownHeadError, match="no heads"):
+        AblateHead(())
+    with pytest.raises(TaskError, match=r"knockout of key: found \[99\]"):
+        outputs([KnockOut(keys=(99,))])
+    with pytest.raises(UnknownHeadError, match="L7H0"):
+        ablate_with_control(SCOPE.info, [HeadId(7, 0)], lambda e: torch.zeros(1).numpy())
+
+
+def test_controls_exclude_the_heads_under_test() -> None:
+    import numpy as np
+
+    chooser = np.random.default_rng(0)
+    for _ in range(20):
+        others, matched = random_others(SCOPE.info, list(HEADS), chooser)
+        assert matched
+        assert [h.layer for h in others] == [0, 1]
+        assert not set(others) & set(HEADS)
+    most = [HeadId(0, h) for h in range(3)]
+    others, matched = random_others(SCOPE.info, most, chooser)
+    assert not matched
+    assert len(others) == 3
+    assert not set(others) & set(most)
+    assert random_others(SCOPE.info, SCOPE.info.heads, chooser) == ([], False)
