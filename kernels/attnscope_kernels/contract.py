@@ -163,7 +163,7 @@ class Want:
     A[i, j] is the attention weight; a sink logit takes probability from the keys, so rows may sum below 1.
 
     Attributes:
-        output: z = A·V, `[B, H, Tq, Dv]`.
+        output: z = A·V, `[B, H, Tq, Dv]`, of every query, valid or not; 0 where a query sees no key.
         lse: natural log of the softmax denominator (sink logit included), `[B, H, Tq]`.
         entropy: of each row in nats, the sink logit being one more outcome, `[B, H, Tq]`.
         max_prob: largest weight of each row, `[B, H, Tq]`.
@@ -172,8 +172,9 @@ class Want:
         received_max: max over valid queries of A[i, j], `[B, H, Tk]`.
         value_norm: ‖v_j‖₂, `[B, G, Tk]`.
         mass_at: name → key indices `[B, Tq]` or `[B, Tq, R]` (summed over R; -1 = no key) → `[B, H, Tq]`.
-        mass_in: name → group of each key `[B, Tk]` (0..n-1; -1 = none) → `[B, H, Tq, n]`.
-        top_keys: name → TopKeys → weights and keys, `[B, H, N, k]` each.
+        mass_in: name → group of each key `[B, Tk]` (0..n-1; -1 = none) → `[B, H, Tq, n]`, n being the largest group
+            number present plus one.
+        top_keys: name → TopKeys → weights and keys, `[B, H, N, k]` each, largest weight first; k may exceed Tk.
         mass_by_distance: bin edges in tokens, increasing; bin e holds edges[e] <= distance < edges[e+1]; summed
             over valid queries, `[B, H, len(edges) - 1]`.
         pooled_map: (rows, columns): mean over valid queries of each row block of the mass in each column block,
@@ -181,7 +182,8 @@ class Want:
 
     Row statistics of a query that is not valid, or that sees no key, are NaN (missing, never 0), and so are
     `mass_at` where every index is -1, `top_keys` weights of absent keys (their key is -1), and `pooled_map` rows
-    without a valid query. A `mass_at` index at an invisible key counts 0.
+    without a valid query. A valid query that sees no key adds nothing to any sum or mean. A `mass_at` index at an
+    invisible key counts 0.
     """
 
     output: bool = True

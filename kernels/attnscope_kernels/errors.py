@@ -13,9 +13,7 @@ class AttnscopeError(Exception):
         'head L9H0: found 9; expected a layer below 8. Use L0..L7.'
     """
 
-    def __init__(
-        self, what: str, *, found: object = None, expected: object = None, fix: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, found: object = None, expected: object = None, fix: str | None = None) -> None:
         parts = []
         if found is not None:
             parts.append(f"found {found}")

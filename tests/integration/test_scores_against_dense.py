@@ -133,7 +133,9 @@ def test_retrieval_counts_top_keys_on_their_source(dense) -> None:
     queries = [[T - 1, 20], [30, T - 1], [15, 16]]
     prompts = REPEATS.add_column("query_positions", queries).add_column("source_positions", source)
     top = dense.argmax(-1)
-    prompts = prompts.map(lambda row, p: {"source_positions": [source[p][0], int(top[p, 0, 1, queries[p][1]])]}, with_indices=True)
+    prompts = prompts.map(
+        lambda row, p: {"source_positions": [source[p][0], int(top[p, 0, 1, queries[p][1]])]}, with_indices=True
+    )
     expected = torch.stack(
         [
             torch.stack([top[p, :, :, q] == s for q, s in zip(queries[p], prompts[p]["source_positions"], strict=True)])

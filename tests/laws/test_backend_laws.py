@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from attnscope_kernels import AttentionCall, Knockout, attend
 from torch import Tensor
 
 from attnscope.core.batch import Batch
@@ -18,6 +17,7 @@ from attnscope.models._base import Scope
 from attnscope.models._check import identity, verify
 from attnscope.models._loading import require_causal
 from attnscope.models.toy import Toy
+from attnscope_kernels import AttentionCall, Knockout, attend
 
 NEEDS = {"nnsight": "nnsight", "transformer_lens": "transformer_lens"}
 

@@ -1,0 +1,5 @@
+"""`python -m attnscope`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,148 @@
+"""The transformers backend: any model whose attention goes through transformers' attention interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnscope_kernels.contract import Tap
+
+from ..core.batch import Batch
+from ..core.errors import TapError, UnsupportedModelError
+from ._base import ResidualTap
+from ._describe import describe
+from ._inputs import batch_inputs, body_of
+from ._layout import find_layout
+from ._probe import input_device, probe, switched
+from ._projection import split_projection
+from ._refusals import refuse_by_name, refuse_own_attention
+from ._residual import residual_hooks
+from ._session import Session, sessions
+
+
+def load(model: Any = None, **options: Any) -> HFScope:
+    """Load a transformers model, or wrap one that is loaded; options as in `attnscope.load`.
+
+    Example:
+        >>> load("Qwen/Qwen3-0.6B", dtype="bfloat16", device="cuda").info.n_heads  # doctest: +SKIP
+        16
+    """
+    from ._pretrained import load_pretrained
+
+    loaded, tokenizer, model_id, revision = load_pretrained(model, **options)
+    return HFScope(loaded, tokenizer, model_id=model_id, revision=revision)
+
+
+class HFScope:
+    """A transformers model behind one tap (see `Scope`); the model itself is left as it is.
+
+    Gradients follow the caller's mode: weights that attnscope loaded do not require them.
+
+    Raises:
+        UnsupportedModelError: the model's attention cannot be tapped or expressed; the message says why.
+
+    Example:
+        >>> scope = HFScope(model, tokenizer)  # doctest: +SKIP
+        >>> with scope.attach(lambda call: attend(call).output):  # doctest: +SKIP
+        ...     scope.run(batch)
+    """
+
+    def __init__(self, model: Any, tokenizer: Any = None, *, model_id: str = "", revision: str | None = None) -> None:
+        refuse_by_name(getattr(model, "config", None))
+        refuse_own_attention(model)
+        calls = probe(model)
+        self._layout = find_layout(model, calls)
+        self._value_dim = {self._layout.attention[module]: call.v.shape[3] for module, call in calls.items()}
+        self._attached = False
+        self.model, self.tokenizer = model, tokenizer
+        self.info = describe(model, tokenizer, self._layout, calls, model_id=model_id, revision=revision)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the input ids."""
+        return input_device(self.model)
+
+    @contextmanager
+    def attach(self, tap: Tap | None = None, residual: ResidualTap | None = None) -> Iterator[None]:
+        """Send attention calls through `tap` and every block's residual stream through `residual`.
+
+        Works for `run`, `logits` and for your own calls of `scope.model(...)` and `scope.model.generate(...)`, with
+        or without a key/value cache.
+
+        Raises:
+            TapError: something is attached already; or a forward inside did not call the tap exactly once a layer.
+        """
+        layout = self._layout
+        if self._attached or any(module in sessions for module in layout.attention):
+            raise TapError(
+                f"model {self.info.model_id}",
+                found="a tap that is attached already",
+                expected="one at a time",
+                fix="Leave the first `with scope.attach(...)` before entering another.",
+            )
+        with ExitStack() as stack:
+            self._attached = True
+            stack.callback(setattr, self, "_attached", False)
+            if residual is not None:
+                stack.enter_context(residual_hooks(layout.blocks, self.info.d_model, residual))
+            if tap is not None:
+                self._listen(stack, Session(tap, layout.attention, self.info.model_id))
+            yield
+
+    def _listen(self, stack: ExitStack, session: Session) -> None:
+        decoder = self._layout.decoder
+        for module in session.layers:
+            sessions[module] = session
+            stack.callback(sessions.pop, module, None)
+        handles = [
+            decoder.register_forward_pre_hook(lambda *_: session.begin()),
+            decoder.register_forward_hook(lambda *_: session.end()),
+        ]
+        for handle in handles:
+            stack.callback(handle.remove)
+        stack.enter_context(switched(list(self._layout.configs)))
+
+    def run(self, batch: Batch) -> None:
+        """Run the model's body without its vocabulary projection."""
+        body = body_of(self.model)
+        body(**batch_inputs(body, batch, self.device))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Run the model and return next-token logits `[B, T, vocabulary]`.
+
+        Raises:
+            UnsupportedModelError: the model has no vocabulary projection.
+        """
+        if self.model.get_output_embeddings() is None:
+            raise UnsupportedModelError(
+                f"model {type(self.model).__name__}",
+                found="no vocabulary projection",
+                expected="a model with a language-model head",
+                fix="Load it as its ForCausalLM or ForMaskedLM class.",
+            )
+        output = self.model(**batch_inputs(self.model, batch, self.device))
+        logits: Tensor = output.logits
+        return logits
+
+    def output_projection(self, layer: int) -> Tensor:
+        """Return W_O of one attention layer, split by query head: `[H, Dv, M]`.
+
+        Raises:
+            UnsupportedModelError: no such attention layer, or a projection that is not one plain matrix.
+        """
+        module = self._module(layer)
+        return split_projection(self.model, module, self.info.n_heads, self._value_dim[layer], self.info.d_model)
+
+    def _module(self, layer: int) -> nn.Module:
+        for module, index in self._layout.attention.items():
+            if index == layer:
+                return module
+        raise UnsupportedModelError(
+            f"layer {layer} of {self.info.model_id}",
+            found="no softmax attention there",
+            expected=f"one of {list(self.info.attention_layers)}",
+        )

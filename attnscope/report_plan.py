@@ -1,0 +1,133 @@
+"""What a report measures: prompt sets and their collectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .collectors import collectors
+from .core.errors import TaskError
+from .core.model_info import ModelInfo
+from .tasks._answers import with_answers
+from .tasks.needle import Needle
+from .tasks.repeats import Repeats
+from .tasks.text import Text
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .collectors._base import Collector
+
+TEXT_COLLECTORS = (
+    "first_token_mass",
+    "sink_mass",
+    "received_mass",
+    "received_max",
+    "entropy",
+    "entropy_normalized",
+    "max_prob",
+    "local_mass",
+    "mass_by_distance",
+    "mean_distance",
+    "value_norm",
+    "value_drain",
+    "residual_norm",
+    "outlier_dimensions",
+)
+SHORT = 64
+"""Prompt length of the sink rate in 2410.10781, tokens."""
+
+
+@dataclass(frozen=True)
+class ReportPlan:
+    """Parameters of a report.
+
+    Attributes:
+        text: a .txt, .jsonl or .parquet file, or a Hugging Face dataset; None takes the embedded English.
+        context: tokens a text prompt; None takes 512, or the model's context where that is shorter.
+        prompts: text prompts.
+        documents: one document a prompt instead of packed text.
+        truncate: with `documents`, cut what is longer than `context`.
+        column: text column of .jsonl, .parquet and datasets.
+        seed: of repeats, needles and random controls.
+
+    Raises:
+        TaskError: `prompts` or `context` is too small.
+    """
+
+    text: str | None = None
+    context: int | None = None
+    prompts: int = 16
+    documents: bool = False
+    truncate: bool = False
+    column: str = "text"
+    seed: int = 0
+    short_prompts: int = 100
+    repeats: int = 16
+    period: int = 100
+    echoes: int = 8
+    needles: int = 20
+    needle_length: int = 1024
+
+    def context_for(self, info: ModelInfo) -> int:
+        """Return the text prompts' length.
+
+        Raises:
+            TaskError: longer than the model's context.
+        """
+        limit = info.context_length
+        if self.context is None:
+            return min(512, limit or 512)
+        if limit is not None and self.context > limit:
+            raise TaskError(
+                f"context of {self.context} tokens",
+                found=f"{info.model_id}, trained for {limit}",
+                expected=f"at most {limit}",
+                fix=f"Pass --context {limit} or less.",
+            )
+        return self.context
+
+
+@dataclass(frozen=True)
+class Section:
+    """One prompt set and what is collected on it."""
+
+    name: str
+    task: Any
+    build: Callable[[Any], Dataset]
+    collectors: tuple[Collector, ...]
+
+
+def sections(plan: ReportPlan, info: ModelInfo) -> list[Section]:
+    """Return the report's prompt sets in the order in which they run; they fit the model's context."""
+    context = plan.context_for(info)
+    limit = info.context_length or max(context, plan.needle_length)
+    period = min(plan.period, (limit - 1) // 4)
+    get = collectors.get
+    lengths = tuple(sorted({SHORT, context}))
+    text = Text(
+        plan.text,
+        n=plan.prompts,
+        length=context,
+        packing="documents" if plan.documents else "packed",
+        truncate=plan.truncate,
+        column=plan.column,
+    )
+    short = Text(plan.text, n=plan.short_prompts, length=min(SHORT, limit), column=plan.column)
+    twice = Repeats(n=plan.repeats, period=period, copies=2, seed=plan.seed)
+    often = Repeats(n=plan.echoes, period=period, copies=4, seed=plan.seed)
+    needle = Needle(n=plan.needles, length=min(plan.needle_length, limit), seed=plan.seed)
+    of_text = (
+        *(get(name)() for name in TEXT_COLLECTORS),
+        get("sink_rate")(lengths=lengths),
+        get("positional_share")(max_tokens=context),
+    )
+    copying = tuple(get(name)() for name in ("previous_token", "duplicate_token", "induction"))
+    return [
+        Section("text", text, text.build, of_text),
+        Section("short", short, short.build, (get("sink_rate")(lengths=(SHORT,)),)),
+        Section("repeats", twice, twice.build, copying),
+        Section("echoes", often, often.build, (get("echo")(),)),
+        Section("needle", needle, lambda tokenizer: with_answers(needle.build(tokenizer)), (get("retrieval")(),)),
+    ]

@@ -1,0 +1,220 @@
+"""The main job: prompts → one streaming pass a prompt set → a report of every head."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from . import __version__
+from .core.errors import TaskError
+from .core.report import CausalCheck, HeadReport, PromptSet, Provenance
+from .core.run_directory import check_writable, write_run
+from .engine.ablations import ablate_with_control
+from .engine.accuracy import token_accuracy
+from .engine.batches import check_prompts, fingerprint
+from .engine.collect import collect
+from .models._loading import load, require_causal
+from .report_plan import ReportPlan, Section, sections
+from .reports.build import build
+from .reports.causal import causal_check
+from .tasks._answers import with_copies_as_answers
+
+if TYPE_CHECKING:
+    from .models._base import Scope
+
+Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Takes (what is done, units in all); its context gives a function that takes the units done."""
+
+LIBRARIES = ("torch", "transformers", "numpy", "xarray", "datasets", "triton")
+
+
+def report(
+    scope: Scope | None = None,
+    plan: ReportPlan | None = None,
+    *,
+    out: str | Path | None = None,
+    prompts: Mapping[str, Any] | None = None,
+    implementation: str = "auto",
+    batch_tokens: int = 8192,
+    track: Track | None = None,
+    command: str | None = None,
+) -> HeadReport:
+    """Measure and classify every head of a model.
+
+    Args:
+        scope: a loaded model; None loads the embedded pocket model.
+        plan: what to measure; None takes the defaults.
+        out: write a run directory there (statistics, tables, report.json, report.html); an interrupted call goes on
+            from `<out>.partial` when it is repeated.
+        prompts: your own `datasets.Dataset` for some of the prompt sets `text`, `short`, `repeats`, `echoes`,
+            `needle`, with the columns that the set's collectors need.
+        implementation: kernel implementation.
+        batch_tokens: padded tokens a batch at most.
+        track: progress, see `Track`.
+        command: recorded in the provenance.
+
+    Returns:
+        HeadReport: `report.heads` is a DataFrame with one row a query head.
+
+    Raises:
+        UnsupportedModelError: the model is not causal.
+        TaskError: the text is missing, empty, too short or too long.
+        OutputError: `out` cannot be written or holds other files.
+
+    Example:
+        >>> import attnscope
+        >>> attnscope.report().heads_labelled("induction")  # doctest: +SKIP
+        [L3H1, L4H6]
+    """
+    scope, plan = scope or load(), plan or ReportPlan()
+    track = track or _silent
+    require_causal(scope, "the head report")
+    target = check_writable(out) if out is not None else None
+    partial = target.with_name(f"{target.name}.partial") if target is not None else None
+    parts = sections(plan, scope.info)
+    given = dict(prompts or {})
+    _check_names(given, [part.name for part in parts])
+    chosen_sets = {part.name: given.get(part.name) or part.build(scope.tokenizer) for part in parts}
+    missing: dict[str, str] = {}
+    with track("Checking needles", 1):
+        chosen_sets["needle"] = _answered(scope, chosen_sets["needle"], missing, implementation, batch_tokens)
+    statistics: dict[str, xr.Dataset] = {}
+    for part in parts:
+        chosen = chosen_sets[part.name]
+        if chosen is None:
+            continue
+        checkpoint = partial / f"{part.name}.safetensors" if partial is not None else None
+        with track(f"Collecting {part.name}", sum(check_prompts(chosen, scope.info.context_length))) as advance:
+            statistics[part.name] = collect(
+                scope,
+                chosen,
+                part.collectors,
+                implementation=implementation,
+                batch_tokens=batch_tokens,
+                progress=lambda done, _, advance=advance: advance(done),  # type: ignore[misc]
+                checkpoint=checkpoint,
+            ).assign_attrs(prompt_set=part.name)
+    provenance = _provenance(scope, plan, parts, chosen_sets, set(given), statistics, command)
+    token = scope.tokenizer.decode if scope.tokenizer is not None else str
+    draft = build(scope.info, statistics, provenance, decode_token=token, missing=missing)
+    checks = _causal_checks(scope, draft, chosen_sets, plan.seed, implementation, batch_tokens, track)
+    finished = draft.model_copy(update={"causal_checks": checks})
+    if target is not None and partial is not None:
+        from .present.html import render
+
+        write_run(target, finished, statistics, {"report.html": render(finished, statistics)})
+        shutil.rmtree(partial, ignore_errors=True)
+    return finished
+
+
+def _silent(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda done: None)
+
+
+def _check_names(given: Mapping[str, Any], names: list[str]) -> None:
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise TaskError("prompts of a report", found=f"sets {unknown}", expected=f"some of {names}")
+
+
+def _answered(scope: Scope, needles: Any, missing: dict[str, str], implementation: str, batch_tokens: int) -> Any:
+    """Keep the needles that the model answers: only they count as trials (2404.15574)."""
+    right = token_accuracy(scope, needles, implementation=implementation, batch_tokens=batch_tokens) == 1
+    if not right.any():
+        missing["retrieval"] = f"the model answered 0 of {len(right)} needles, so there is no trial to score"
+        return None
+    return needles.select(np.flatnonzero(right))
+
+
+def _causal_checks(
+    scope: Scope,
+    draft: HeadReport,
+    prompts: Mapping[str, Any],
+    seed: int,
+    implementation: str,
+    batch_tokens: int,
+    track: Track,
+) -> tuple[CausalCheck, ...]:
+    asked: list[tuple[str, str, str, Any]] = [
+        ("induction", "in-context copying accuracy", "repeats", with_copies_as_answers(prompts["repeats"]))
+    ]
+    if prompts["needle"] is not None:
+        asked.append(("retrieval", "needle answer accuracy", "needle", prompts["needle"]))
+    checks = []
+    for label, metric, name, chosen in asked:
+        heads = draft.heads_labelled(label)
+        if not heads:
+            continue
+        with track(f"Ablating {label} heads", 1):
+            runs = ablate_with_control(
+                scope.info,
+                heads,
+                lambda edits, chosen=chosen: token_accuracy(  # type: ignore[misc]
+                    scope, chosen, edits=edits, implementation=implementation, batch_tokens=batch_tokens
+                ),
+                seed=seed,
+            )
+        check = causal_check(label, heads, metric, name, runs.baseline, runs.ablated, runs.controls, runs.layer_matched)
+        checks += [check] if check is not None else []
+    return tuple(checks)
+
+
+def _provenance(
+    scope: Scope,
+    plan: ReportPlan,
+    parts: list[Section],
+    prompts: Mapping[str, Any],
+    given: set[str],
+    statistics: Mapping[str, xr.Dataset],
+    command: str | None,
+) -> Provenance:
+    sets = []
+    for part in parts:
+        chosen = prompts[part.name]
+        if chosen is None:
+            continue
+        lengths = [len(ids) for ids in chosen["input_ids"]]
+        sets.append(
+            PromptSet(
+                name=part.name,
+                n_prompts=len(lengths),
+                n_tokens=sum(lengths),
+                max_length=max(lengths),
+                fingerprint=fingerprint(chosen),
+                parameters={"task": "given"} if part.name in given else {"task": part.task.name, **asdict(part.task)},
+            )
+        )
+    bos = scope.info.bos_token_id
+    return Provenance(
+        attnscope_version=__version__,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=command,
+        seed=plan.seed,
+        implementation=", ".join(sorted({data.attrs["implementation"] for data in statistics.values()})),
+        libraries={"python": platform.python_version(), **_versions()},
+        prompt_sets=tuple(sets),
+        read_sites={"block_input": "before each block", "block_output": "after each block, before the final norm"},
+        bos_policy=f"every prompt begins with token {bos}"
+        if bos is not None
+        else "the model has no BOS; none is added",
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found

@@ -1,0 +1,65 @@
+"""Whether a want fits a call; every implementation is reached through this check."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .contract import AttentionCall, Want
+from .errors import ContractError
+
+
+def check_want(call: AttentionCall, want: Want) -> None:
+    """Check every reduction of `want` against the shapes of `call`.
+
+    Raises:
+        ContractError: naming the reduction, what was found and what was expected.
+    """
+    b, _, tq, _ = call.q.shape
+    tk = call.k.shape[2]
+    for name, index in want.mass_at.items():
+        _check_integers(call, f"mass_at[{name!r}]", index)
+        if index.dim() not in (2, 3) or tuple(index.shape[:2]) != (b, tq):
+            _fail(f"mass_at[{name!r}]", tuple(index.shape), f"[{b}, {tq}] or [{b}, {tq}, R]")
+        _check_range(f"mass_at[{name!r}]", index, tk)
+    for name, groups in want.mass_in.items():
+        _check_integers(call, f"mass_in[{name!r}]", groups)
+        if tuple(groups.shape) != (b, tk):
+            _fail(f"mass_in[{name!r}]", tuple(groups.shape), f"[{b}, {tk}]")
+        _check_range(f"mass_in[{name!r}]", groups, None)
+    for name, top in want.top_keys.items():
+        _check_integers(call, f"top_keys[{name!r}].queries", top.queries)
+        if top.queries.dim() != 2 or top.queries.shape[0] != b:
+            _fail(f"top_keys[{name!r}].queries", tuple(top.queries.shape), f"[{b}, N]")
+        _check_range(f"top_keys[{name!r}].queries", top.queries, tq)
+        if top.k < 1:
+            _fail(f"top_keys[{name!r}].k", top.k, "at least 1")
+    edges = want.mass_by_distance
+    if edges is not None:
+        increasing = all(low < high for low, high in pairwise(edges))
+        if len(edges) < 2 or edges[0] < 0 or not increasing:
+            _fail("mass_by_distance", edges, "two or more increasing edges, from 0 upwards")
+    if want.pooled_map is not None:
+        rows, columns = want.pooled_map
+        if not (1 <= rows <= tq and 1 <= columns <= tk):
+            _fail("pooled_map", want.pooled_map, f"rows in 1..{tq} and columns in 1..{tk}")
+
+
+def _check_integers(call: AttentionCall, name: str, value: Tensor) -> None:
+    if value.dtype not in (torch.int64, torch.int32) or value.device != call.q.device:
+        _fail(name, f"{value.dtype} on {value.device}", f"int64 or int32 on {call.q.device}")
+
+
+def _check_range(name: str, value: Tensor, length: int | None) -> None:
+    """Indices are -1 (none) or 0..length-1."""
+    if value.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.stack(value.aminmax()).tolist())
+    if low < -1 or (length is not None and high >= length):
+        _fail(name, f"indices {low}..{high}", f"-1..{length - 1}" if length is not None else "-1 or a group number")
+
+
+def _fail(name: str, found: object, expected: object) -> None:
+    raise ContractError(f"want {name}", found=found, expected=expected)

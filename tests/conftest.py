@@ -1,0 +1,33 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def planted_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small planted model on disk, as any transformers model."""
+    from attnscope.testbed.planted import random_spec, save
+
+    folder = tmp_path_factory.mktemp("models") / "planted"
+    save(random_spec(0), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def planted_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text in the planted model's words."""
+    import random
+
+    rng = random.Random(0)
+    path = tmp_path_factory.mktemp("text") / "words.txt"
+    path.write_text(" ".join(f"w{rng.randrange(100)}" for _ in range(6000)))
+    return path
