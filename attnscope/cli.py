@@ -167,10 +167,16 @@ def train_pocket(
 ) -> None:
     """Train the embedded model again from text; repeat the command to go on after an interruption."""
     with exit_codes(f"Repeat the command to go on from the last checkpoint in {folder}."):
+        from .core.errors import TaskError
         from .models._options import read_device
-        from .testbed.pocket.train import train
+        from .testbed.pocket import publish
+        from .testbed.pocket.config import Recipe
 
-        train(corpus=corpus, out=folder, minutes=minutes, device=str(read_device(device)), seed=seed)
+        if not corpus.is_file():
+            raise TaskError(f"corpus {corpus}", found="no such file", expected="English text, .txt or .txt.xz")
+        chosen = read_device(device)
+        recipe = Recipe() if chosen.type == "cuda" else Recipe.for_cpu()
+        out.print(f"model: {publish.train_and_publish(recipe, corpus, folder, str(chosen), 60 * minutes, seed)}")
 
 
 @testbed.command("plant")

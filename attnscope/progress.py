@@ -48,13 +48,14 @@ def cost(info: ModelInfo, plan: ReportPlan) -> tuple[int, float]:
     limit = info.context_length or max(context, plan.needle_length)
     period = min(plan.period, (limit - 1) // 4)
     needle = min(plan.needle_length, limit)
-    copies, controls = 2 * period + 1, 12
+    copies = 2 * period + 1
     passes = [
         (plan.prompts, context),
         (plan.short_prompts, min(64, limit)),
-        (plan.repeats * (1 + controls), copies),
+        (plan.repeats * (3 + plan.draws), copies),
         (plan.echoes, 4 * period + 1),
-        (plan.needles * (2 + controls), needle),
+        (plan.needles * 2, needle),
+        (min(plan.needles, plan.ablated_needles) * (2 + plan.needle_draws), needle),
     ]
     tokens = sum(count * length for count, length in passes)
     pairs = sum(count * length**2 / 2 for count, length in passes)

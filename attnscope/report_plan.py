@@ -51,6 +51,13 @@ class ReportPlan:
         truncate: with `documents`, cut what is longer than `context`.
         column: text column of .jsonl, .parquet and datasets.
         seed: of repeats, needles and random controls.
+        short_prompts: prompts of 64 tokens, for the sink rate.
+        repeats: prompts of repeated random tokens, `period` tokens twice over.
+        echoes: the same, four times over.
+        needles: retrieval prompts of `needle_length` tokens.
+        draws: random controls of the copying check.
+        ablated_needles: needles that the retrieval check ablates heads on.
+        needle_draws: random controls of the retrieval check.
 
     Raises:
         TaskError: `prompts` or `context` is too small.
@@ -69,6 +76,9 @@ class ReportPlan:
     echoes: int = 8
     needles: int = 20
     needle_length: int = 1024
+    draws: int = 10
+    ablated_needles: int = 10
+    needle_draws: int = 5
 
     def context_for(self, info: ModelInfo) -> int:
         """Return the text prompts' length.

@@ -107,7 +107,7 @@ def report(
     provenance = _provenance(scope, plan, parts, chosen_sets, set(given), statistics, command)
     token = scope.tokenizer.decode if scope.tokenizer is not None else str
     draft = build(scope.info, statistics, provenance, decode_token=token, missing=missing)
-    checks = _causal_checks(scope, draft, chosen_sets, plan.seed, implementation, batch_tokens, track)
+    checks = _causal_checks(scope, draft, chosen_sets, plan, implementation, batch_tokens, track)
     finished = draft.model_copy(update={"causal_checks": checks})
     if target is not None and partial is not None:
         from .present.html import render
@@ -140,18 +140,20 @@ def _causal_checks(
     scope: Scope,
     draft: HeadReport,
     prompts: Mapping[str, Any],
-    seed: int,
+    plan: ReportPlan,
     implementation: str,
     batch_tokens: int,
     track: Track,
 ) -> tuple[CausalCheck, ...]:
-    asked: list[tuple[str, str, str, Any]] = [
-        ("induction", "in-context copying accuracy", "repeats", with_copies_as_answers(prompts["repeats"]))
+    copying = with_copies_as_answers(prompts["repeats"])
+    asked: list[tuple[str, str, str, Any, int]] = [
+        ("induction", "in-context copying accuracy", "repeats", copying, plan.draws)
     ]
     if prompts["needle"] is not None:
-        asked.append(("retrieval", "needle answer accuracy", "needle", prompts["needle"]))
+        needles = prompts["needle"].select(range(min(plan.ablated_needles, len(prompts["needle"]))))
+        asked.append(("retrieval", "needle answer accuracy", "needle", needles, plan.needle_draws))
     checks = []
-    for label, metric, name, chosen in asked:
+    for label, metric, name, chosen, draws in asked:
         heads = draft.heads_labelled(label)
         if not heads:
             continue
@@ -162,7 +164,8 @@ def _causal_checks(
                 lambda edits, chosen=chosen: token_accuracy(  # type: ignore[misc]
                     scope, chosen, edits=edits, implementation=implementation, batch_tokens=batch_tokens
                 ),
-                seed=seed,
+                draws=draws,
+                seed=plan.seed,
             )
         check = causal_check(label, heads, metric, name, runs.baseline, runs.ablated, runs.controls, runs.layer_matched)
         checks += [check] if check is not None else []

@@ -39,6 +39,14 @@ def received_per_query(seen: AttentionSeen) -> tuple[Tensor, Tensor]:
     return received.double() / later.clamp_min(1)[:, None], later.double()
 
 
+def seen_by_enough(queries: Tensor, least: int) -> Tensor:
+    """Return which keys `[B, T]` are seen by `least` queries, or by as many as any key of the prompt is.
+
+    The last keys of a prompt are seen by few queries, so what they receive says little.
+    """
+    return queries >= queries.amax(1, keepdim=True).clamp_max(least).clamp_min(1)
+
+
 @dataclass(frozen=True)
 class ReceivedMass(Collector):
     """Mean attention that a position receives from each query that can see it, range 0..1 (2410.10781's α_k).

@@ -15,7 +15,7 @@ from ..core.batch import Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
-from .received_mass import received_per_query
+from .received_mass import received_per_query, seen_by_enough
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SinkMass(Collector):
 
     Attributes:
         threshold: strict `>`.
-        min_queries: keys seen by fewer queries cannot be sinks.
+        min_queries: keys seen by fewer queries cannot be sinks, but for the most widely seen of a short prompt.
         ranks: how many of the strongest sinks of each prompt and layer are kept by position.
     """
 
@@ -41,7 +41,7 @@ class SinkMass(Collector):
         ),
     )
     threshold: float = 0.1
-    min_queries: int = 16
+    min_queries: int = 64
     ranks: int = 8
 
     def want(self, batch: Batch) -> Want:
@@ -66,7 +66,7 @@ class SinkMass(Collector):
         result, batch = seen.result, seen.batch
         assert result.received is not None
         alpha, queries = received_per_query(seen)
-        level = alpha.mean(1).where(queries >= self.min_queries, 0.0)
+        level = alpha.mean(1).where(seen_by_enough(queries, self.min_queries), 0.0)
         sinks = level > self.threshold
         where = list(batch.prompts)
         mass = result.received.double().where(sinks[:, None], 0.0).sum(-1)

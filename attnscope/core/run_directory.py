@@ -151,7 +151,7 @@ def _fill(
     pages: Mapping[str, str | Callable[[], str]],
 ) -> None:
     for name, data in statistics.items():
-        data.to_zarr(folder / "statistics" / f"{name}.zarr", mode="w", zarr_format=3, consolidated=False)
+        data.to_zarr(folder / "statistics" / f"{name}.zarr", mode="w", zarr_format=2, consolidated=False)
     report.heads.to_parquet(folder / "heads.parquet", index=False)
     report.heads.to_csv(folder / "heads.csv", index=False)
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")

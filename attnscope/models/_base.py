@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from attnscope_kernels import Tap
     from torch import Tensor, device
+
+    from attnscope_kernels import Tap
 
     from ..core.batch import Batch
     from ..core.model_info import ModelInfo

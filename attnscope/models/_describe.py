@@ -12,6 +12,7 @@ from attnscope_kernels.contract import AttentionCall
 from ..core.errors import UnsupportedModelError
 from ..core.model_info import ModelInfo
 from ._layout import Layout
+from ._probe import input_device
 
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
@@ -62,6 +63,6 @@ def describe(
         windows=tuple(call.window for call in ordered),
         bos_token_id=bos if isinstance(bos, int) else None,
         dtype=str(model.dtype).removeprefix("torch."),
-        device=str(embedding.weight.device),
+        device=str(input_device(model)),
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
     )

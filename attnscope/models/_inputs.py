@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ..core.batch import Batch
 from ..core.errors import UnsupportedModelError
 
-
 _PADDING_LEAKS = frozenset({"recurrent_gemma"})
 
 

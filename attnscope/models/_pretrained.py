@@ -50,7 +50,7 @@ def load_pretrained(
         wanted = read_dtype(dtype, chosen, getattr(config, "dtype", None))
         if device_map is None:
             check_fits(n_parameters, wanted, chosen, name=name)
-            device_map = {"": str(chosen)} if chosen.type == "cuda" else None
+            device_map = {"": _indexed(chosen)} if chosen.type == "cuda" else None
         kind = _model_class(config, trust_remote_code)
         if random_weights:
             loaded = _random(kind, config, wanted, chosen)
@@ -126,6 +126,10 @@ def _take(model: Any, dtype: Any, device: Any, tokenizer: Any) -> Loaded:
     commit = getattr(model.config, "_commit_hash", None)
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     return model, read_tokenizer(tokenizer, needed=tokenizer is not None), name, commit
+
+
+def _indexed(device: torch.device) -> str:
+    return f"cuda:{torch.cuda.current_device() if device.index is None else device.index}"
 
 
 def _not_as_asked(what: str, found: object, asked: object) -> DeviceError:

@@ -14,10 +14,12 @@ def split_projection(model: nn.Module, attention: nn.Module, n_heads: int, value
     """Return the output projection as `[H, Dv, M]`: head h writes z_h @ W_O[h] (times the gate, where one follows).
 
     Raises:
-        UnsupportedModelError: it is not found, quantised, adapted, or a norm mixes the heads before it.
+        UnsupportedModelError: it is not found, quantised, adapted, offloaded, or a norm mixes the heads before it.
     """
     linear = find_projection(model, attention, n_heads * value_dim, d_model)
     weight: Tensor = linear.weight  # type: ignore[assignment]
+    if weight.device.type == "meta":
+        _fail(attention, "weights that are offloaded", "weights in memory")
     if isinstance(linear, nn.Linear):
         weight = weight.T
     return weight.detach().unflatten(0, (n_heads, value_dim))

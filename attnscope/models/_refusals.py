@@ -37,11 +37,11 @@ def refuse_by_name(config: Any) -> None:
             found="an encoder-decoder: self-attention and cross-attention share layer numbers",
             expected="a decoder or an encoder alone",
         )
-    for kind in (kind, getattr(text_config(config), "model_type", None)):
-        if kind in REFUSED:
+    for family in (kind, getattr(text_config(config), "model_type", None)):
+        if family in REFUSED:
             raise UnsupportedModelError(
-                f"model family {kind!r}",
-                found=REFUSED[kind],
+                f"model family {family!r}",
+                found=REFUSED[family],
                 expected="softmax attention with causality, a window, a softcap and padding at most",
                 fix="attnscope refuses it, because its statistics would be wrong.",
             )

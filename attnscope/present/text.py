@@ -24,8 +24,16 @@ from .views.scores import missing_evidence
 from .views.sinks import sink_rates, sink_table
 from .wording import SCORE_WORDS, number
 
-COLUMNS = ("sink_mass", "previous_token", "duplicate_token", "induction", "retrieval", "local_mass", "positional_share")
-"""Scores of the heads table; a score that is sorted by joins them."""
+COLUMNS = {
+    "sink_mass": "sink",
+    "previous_token": "prev",
+    "duplicate_token": "dup",
+    "induction": "ind",
+    "retrieval": "retr",
+    "local_mass": "local",
+    "positional_share": "pos",
+}
+"""Scores of the heads table and their headings, short enough for 80 columns; a score that is sorted by joins them."""
 
 
 def summary(report: HeadReport, files: Mapping[str, str | Path] | None = None) -> RenderableType:
@@ -69,16 +77,20 @@ def heads_table(report: HeadReport, label: str | None = None, sort: str | None =
     """
     rows = heads_view(report, label, sort, top)
     columns = (*([sort] if sort and sort not in COLUMNS else []), *COLUMNS)
-    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption_style="dim")
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption_justify="left", caption_style="dim"
+    )
     table.add_column("head", no_wrap=True)
     table.add_column("KV", justify="right")
     table.add_column("cache")
-    table.add_column("labels")
+    table.add_column("labels", min_width=12)
     for score in columns:
-        table.add_column(SCORE_WORDS[score].title.lower(), justify="right", style="bold" if score == sort else "")
+        heading = COLUMNS.get(score, SCORE_WORDS[score].title.lower())
+        table.add_column(heading, justify="right", style="bold" if score == sort else "")
     for row in rows:
         values = [number(row.scores.get(score)) for score in columns]
-        table.add_row(row.name, str(row.kv_head), row.role, _chips(row.labels), *values)
+        role = "stream" if row.role == "streaming" else row.role
+        table.add_row(row.name, str(row.kv_head), role, Text(", ".join(row.labels)), *values)
     n = len(report.records)
     table.caption = Text(f"{len(rows)} of {n} heads" + (f" labelled {label}" if label else ""))
     return table

@@ -7,6 +7,7 @@ testing is decided by a stable hash of the item, so the two splits are the same 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Literal
@@ -156,8 +157,8 @@ def _transfer(rng: random.Random, steps: int | None) -> Puzzle:
     people = rng.sample(NAMES, k + 1 + other + 1)
     obj, second = rng.sample(OBJECTS, 2)
     mine, theirs = people[: k + 1], people[k + 1 :]
-    a = [f"{mine[0]} has the {obj}."] + [f"{x} gave the {obj} to {y}." for x, y in zip(mine, mine[1:])]
-    b = [f"{theirs[0]} has the {second}."] + [f"{x} gave the {second} to {y}." for x, y in zip(theirs, theirs[1:])]
+    a = [f"{mine[0]} has the {obj}."] + [f"{x} gave the {obj} to {y}." for x, y in itertools.pairwise(mine)]
+    b = [f"{theirs[0]} has the {second}."] + [f"{x} gave the {second} to {y}." for x, y in itertools.pairwise(theirs)]
     order = [0] * len(a) + [1] * len(b)
     rng.shuffle(order)
     queues = [iter(a), iter(b)]
@@ -171,7 +172,7 @@ def _comparison(rng: random.Random, steps: int | None) -> Puzzle:
     k = steps or rng.randint(2, 4)
     people = rng.sample(NAMES, k + 1)
     more, most = rng.choice(ADJECTIVES)
-    statements = [f"{x} is {more} than {y}." for x, y in zip(people, people[1:])]
+    statements = [f"{x} is {more} than {y}." for x, y in itertools.pairwise(people)]
     rng.shuffle(statements)
     return Puzzle(
         "comparison",

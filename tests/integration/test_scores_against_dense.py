@@ -6,13 +6,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from attnscope_kernels import AttentionCall, attend
 
 import attnscope
 from attnscope.collectors import collectors
 from attnscope.engine.batches import make_batch
 from attnscope.engine.collect import collect
 from attnscope.tasks.repeats import Repeats
+from attnscope_kernels import AttentionCall, attend
 
 SCOPE = attnscope.load(backend="toy")
 PERIOD = 12

@@ -34,7 +34,10 @@ def test_the_wheel_holds_what_every_command_needs(installed: Path) -> None:
         "attnscope_data/pocket/heldout.txt",
     ):
         assert (installed / name).is_file(), name
-    for source, package in ((ROOT / "attnscope", "attnscope"), (ROOT / "kernels/attnscope_kernels", "attnscope_kernels")):
+    for source, package in (
+        (ROOT / "attnscope", "attnscope"),
+        (ROOT / "kernels/attnscope_kernels", "attnscope_kernels"),
+    ):
         for file in source.rglob("*.py"):
             assert (installed / package / file.relative_to(source)).is_file(), file
     assert not (installed / "kernels").exists()

@@ -42,7 +42,8 @@ def prose(tokenizer):
 
 
 def test_the_world_is_fixed_for_ever():
-    assert len(world.ENTITIES) == 400 and len(world.FACTS) == 1600
+    assert len(world.ENTITIES) == 400
+    assert len(world.FACTS) == 1600
     assert world.stable_hash("value", "x", "born") == 6504077097741140100
     assert Recall(n=3, seed=0).rows(None) == Recall(n=3, seed=0).rows(None)
     assert Reasoning(n=6, seed=4).rows(None) == Reasoning(n=6, seed=4).rows(None)
@@ -66,7 +67,8 @@ def test_recall_asks_every_fact_in_the_wording_that_training_never_shows(enc):
         shown |= {
             world.fact_stem(entity, relation, w) for w in range(4) if w != world.held_out_wording(entity, relation)
         }
-    assert len(asked) == 1600 and not asked & shown
+    assert len(asked) == 1600
+    assert not asked & shown
     trained = {r["prompt"].removeprefix("Fact: ") for r in Recall(n=1600, split="train").rows(None)}
     assert not asked & trained
 
@@ -103,7 +105,8 @@ def test_puzzles_have_the_answer_that_a_solver_finds(kind):
             for w in (w for w in moves if w[1] == "gave"):
                 assert w[0] == holder
                 holder = w[-1]
-            assert holder == answer and len(moves) == p.steps + 1
+            assert holder == answer
+            assert len(moves) == p.steps + 1
         elif kind == "comparison":
             below = {w[-1] for w in words}
             assert [w[0] for w in words if w[0] not in below] == [answer]
@@ -181,8 +184,10 @@ def test_rows_have_bos_at_their_start_only_and_are_a_function_of_the_step(enc, p
         again, _ = mixture.batch(5, 7, enc, prose, length, r)
         other, _ = mixture.batch(5, 8, enc, prose, length, r)
         assert ids.shape == weights.shape == (r.tokens_per_step // length, length)
-        assert (ids[:, 0] == 0).all() and not (ids[:, 1:] == 0).any()
-        assert (ids == again).all() and not (ids == other).all()
+        assert (ids[:, 0] == 0).all()
+        assert not (ids[:, 1:] == 0).any()
+        assert (ids == again).all()
+        assert not (ids == other).all()
         assert (weights == r.answer_weight).any()
 
 
@@ -196,4 +201,5 @@ def test_the_word_encoder_agrees_with_the_tokenizer(enc, tokenizer):
 def test_recipe_survives_a_round_trip():
     r = Recipe(weight_decay=0.3)
     assert Recipe.from_json(r.to_json()) == r
-    assert r.scale(0.0, 0) < r.scale(0.5, 10_000) == 1.0 and r.scale(1.0, 10_000) == r.final_lr
+    assert r.scale(0.0, 0) < r.scale(0.5, 10_000) == 1.0
+    assert r.scale(1.0, 10_000) == r.final_lr

@@ -165,7 +165,7 @@ def test_missing_parts(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", report(), stats(), {})
     with pytest.raises(ReportError, match="repeats"):
         run.statistics("text")
-    (run.path / "statistics" / "repeats.zarr" / "zarr.json").write_text("{")
+    (run.path / "statistics" / "repeats.zarr" / "induction" / ".zarray").write_text("{")
     with pytest.raises(ReportError, match="unreadable"):
         run.statistics("repeats")
 

@@ -32,7 +32,7 @@ def scores_panel(report: HeadReport) -> str:
 def causal_section(report: HeadReport) -> str:
     """Return the causal checks."""
     views = causal_views(report)
-    lede = "All heads of one label are ablated together, and beside them as many random other heads of the same layers."
+    lede = "All heads of one label are ablated together, and beside them as many other heads drawn at random."
     if not views:
         return m.section("causal", "What stops without them", lede, m.panel(m.not_measured("no causal check was run")))
     words = {True: "apart from random heads", False: "not apart from random heads", None: "no interval"}

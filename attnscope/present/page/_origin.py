@@ -63,7 +63,9 @@ def provenance_section(report: HeadReport) -> str:
                 f"{item.n_prompts:,}",
                 f"{item.n_tokens:,}",
                 f"{item.max_length:,}",
-                m.text(", ".join(f"{key} {value}" for key, value in item.parameters.items()) or "—"),
+                m.text(
+                    ", ".join(f"{key} {value}" for key, value in item.parameters.items() if value is not None) or "—"
+                ),
                 f'<code title="{m.text(item.fingerprint)}">{m.text(item.fingerprint[:12])}…</code>',
             )
             for item in view.prompt_sets

@@ -15,7 +15,7 @@ from ...core.report import HeadReport, Measured, Missing
 from .. import figures
 from ..style import LABEL_STYLES, swaps
 from ..views.causal import causal_views
-from ..views.labels import labels_of
+from ..views.labels import SPECIFICITY, labels_of
 from ..views.profiles import bin_names, labelled_profiles
 from ..views.residual import ResidualNorms, outlier_rows, residual_norms
 from ..views.scores import score_grids
@@ -76,8 +76,6 @@ def payload(report: HeadReport, statistics: Mapping[str, xr.Dataset]) -> dict[st
 
 def _start(report: HeadReport) -> int:
     """The head that the panel opens with: the one whose first label says most."""
-    from ..views.labels import SPECIFICITY
-
     ranks = [SPECIFICITY.index(labels_of(record)[0]) for record in report.records]
     return ranks.index(min(ranks))
 

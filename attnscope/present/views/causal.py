@@ -90,6 +90,6 @@ def _sentence(check: CausalCheck) -> str:
     control = "one other head" if n == 1 else f"{n} other heads"
     return (
         f"Without {heads}, {check.metric} goes from {number(check.baseline.value)} to "
-        f"{number(check.ablated.value)}{suffix}; without {control} of the same layers, to "
+        f"{number(check.ablated.value)}{suffix}; without {control}, drawn at random, to "
         f"{number(check.random_control.value)}{suffix}."
     )

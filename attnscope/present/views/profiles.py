@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -81,12 +81,16 @@ def received_mass(
 def labelled_profiles(
     report: HeadReport, statistics: Mapping[str, xr.Dataset], per_label: int = 2, limit: int = 12
 ) -> list[DistanceProfile]:
-    """Return profiles of the clearest heads of each label (as primary label), at most `limit` in all."""
-    found = []
+    """Return profiles of the clearest heads of each label, no head twice, at most `limit` in all.
+
+    Heads whose most specific label it is go first; a label that is nobody's most specific one is shown too.
+    """
+    found: dict[str, DistanceProfile] = {}
     for label in SPECIFICITY:
-        heads = [head for head in top_heads(report, label) if head.labels[0] == label]
+        heads = [head for head in top_heads(report, label) if head.name not in found]
+        heads.sort(key=lambda head, label=label: head.labels[0] != label)  # type: ignore[misc]
         for head in heads[:per_label]:
             profile = distance_profile(report, statistics, head.name)
             if isinstance(profile, DistanceProfile):
-                found.append(profile)
-    return found[:limit]
+                found[head.name] = replace(profile, label=label)
+    return list(found.values())[:limit]

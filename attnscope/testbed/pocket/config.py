@@ -50,6 +50,13 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
 
+    @classmethod
+    def for_cpu(cls) -> Recipe:
+        """The same recipe at a size that a laptop's processor trains in minutes; its model knows far less."""
+        return cls(
+            hidden=192, intermediate=512, layers=4, heads=4, kv_heads=2, tokens_per_step=4096, short=512, long=2048
+        )
+
     def to_json(self) -> str:
         """The recipe as text."""
         return json.dumps(asdict(self), indent=2)

@@ -18,6 +18,7 @@ from attnscope.tasks.reasoning import Reasoning
 from attnscope.tasks.recall import Recall
 from attnscope.testbed.pocket import probes
 
+NEEDLE_KINDS: tuple[world.NeedleKind, ...] = ("code", "word")
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 
 
@@ -76,9 +77,9 @@ def accuracies(model: Any, tokenizer: Any, n: int, lengths: tuple[int, ...], nee
             got = [f for f, i in zip(flags, items) if i["kind"] == kind and i["steps"] == steps]
             found[f"reasoning_{kind}_{steps}"] = share(got)
     for length in lengths:
-        for kind in ("code", "word"):
-            rows = Needle(n=needles, length=length, kind=kind).rows(tokenizer)
-            found[f"needle_{kind}_{length}"] = share(right(model, rows))
+        for hidden in NEEDLE_KINDS:
+            rows = Needle(n=needles, length=length, kind=hidden).rows(tokenizer)
+            found[f"needle_{hidden}_{length}"] = share(right(model, rows))
     return found
 
 
@@ -128,9 +129,9 @@ def bars(f: dict[str, Any]) -> dict[str, tuple[float, bool]]:
     needle = [v for k, v in f.items() if k.startswith("needle_") and int(k.rsplit("_", 1)[1]) <= 4096]
     far = [v for k, v in f.items() if k.startswith("needle_") and k.endswith("_8192")]
     grow = f["first_token_norm"][-1] / f["other_token_norm"][-1]
-    second = sorted(f["induction_heads"].values(), reverse=True) + [0.0, 0.0]
-    previous = sorted(f["previous_token_heads"].values(), reverse=True) + [0.0]
-    found = sorted(f["retrieval_heads"].values(), reverse=True) + [0.0, 0.0]
+    second = [*sorted(f["induction_heads"].values(), reverse=True), 0.0, 0.0]
+    previous = [*sorted(f["previous_token_heads"].values(), reverse=True), 0.0]
+    found = [*sorted(f["retrieval_heads"].values(), reverse=True), 0.0, 0.0]
     table = {
         "recall >= .97": (f["recall"], 0.97),
         "reasoning >= .93": (f["reasoning"], 0.93),

@@ -27,7 +27,8 @@ def word_encoder(tokenizer_file: Path) -> Encode:
     """An encoder that remembers words: exact, because no token ever crosses the space before a word."""
     from tokenizers import Tokenizer
 
-    tok, known = Tokenizer.from_file(str(tokenizer_file)), {}
+    tok = Tokenizer.from_file(str(tokenizer_file))
+    known: dict[str, list[int]] = {}
     split = re.compile(r" ?[^ ]+").findall
 
     def encode(text: str) -> list[int]:
@@ -84,7 +85,7 @@ def repeat_doc(rng: random.Random, vocab: int, room: int) -> Doc:
 def needle_doc(rng: random.Random, enc: Encode, prose: Any, room: int, answer: float, fill: bool) -> Doc:
     """Prose with one to four needles, and each one's beginning as a question."""
     count = rng.choice((1, 1, 2, 3))
-    needles = {}
+    needles: dict[str, world.NeedleText] = {}
     while len(needles) < count:
         made = world.needle_text(rng, "train")
         needles[made.stem] = made

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from attnscope.core.errors import AttnscopeError
 from attnscope.testbed.pocket import checkpoint
 from attnscope.testbed.pocket.config import Recipe
 from attnscope.testbed.pocket.mixture import Stream, encode_corpus
@@ -115,7 +116,12 @@ def train(
     """
     begin = time.time()
     if (seconds is None) == (tokens is None):
-        raise ValueError("give a budget in seconds or in tokens, one of the two")
+        raise AttnscopeError(
+            "training budget",
+            found=f"seconds={seconds}, tokens={tokens}",
+            expected="one of the two",
+            fix="Give a budget in seconds or in tokens.",
+        )
     out.mkdir(parents=True, exist_ok=True)
     files = prepare(recipe, corpus, data or out, tokenizer)
     state: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0, "long_steps": 0, "restarted_at": 0}
