@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import AttnscopeError
@@ -24,15 +24,13 @@ def data_path(name: str) -> Path:
     checkout = Path(__file__).resolve().parents[2] / "data" / name
     if checkout.exists():
         return checkout
-    try:
-        installed = Path(str(files("attnscope_data").joinpath(name)))
-    except ModuleNotFoundError:
-        installed = checkout
-    if not installed.exists():
-        raise AttnscopeError(
-            f"embedded data {name!r}",
-            found=f"nothing at {installed}",
-            expected="the file that the attnscope package ships",
-            fix="Reinstall attnscope.",
-        )
-    return installed
+    package = find_spec("attnscope_data")
+    for folder in (package and package.submodule_search_locations) or ():
+        if (Path(folder) / name).exists():
+            return Path(folder) / name
+    raise AttnscopeError(
+        f"embedded data {name!r}",
+        found=f"nothing at {checkout} and none installed",
+        expected="the file that the attnscope package ships",
+        fix="Reinstall attnscope.",
+    )

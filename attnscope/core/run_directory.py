@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -107,8 +107,13 @@ def check_writable(path: str | Path) -> Path:
             fix="Choose another --out; nothing was changed.",
         )
     nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise OutputError(f"output {folder}", found=f"{nearest} is not writable", expected="a writable place")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".attnscope-", dir=nearest):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"output {folder}", found=f"{nearest}: {error.strerror}", expected="a writable place"
+        ) from error
     return folder
 
 

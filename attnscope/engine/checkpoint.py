@@ -58,9 +58,12 @@ class Checkpoint:
         if self.path is None or not (last or time.monotonic() - self._last >= self.every):
             return
         self._last = time.monotonic()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_name(f".{self.path.name}.new")
         meta = {"identity": self.identity, "done": done, "implementations": sorted(implementations)}
         arrays = {f"{name}.{key}": array for name, state in states.items() for key, array in state.items()}
-        save_file(arrays, fresh, metadata={"attnscope": json.dumps(meta)})
-        fresh.replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(arrays, fresh, metadata={"attnscope": json.dumps(meta)})
+            fresh.replace(self.path)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"checkpoint {self.path}", found=str(error), expected="a writable place") from error

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Split = Literal["train", "test"]
 
@@ -99,7 +99,8 @@ RELATIONS: dict[str, Relation] = {
 
 
 def _entities(count: int = 400) -> tuple[str, ...]:
-    rng, names = random.Random(7), set()
+    rng = random.Random(7)
+    names: set[str] = set()
     while len(names) < count:
         names.add("".join(rng.choice(_SYLLABLES) for _ in range(3)).capitalize())
     return tuple(sorted(names))
@@ -143,8 +144,8 @@ class Puzzle:
 
 def puzzle(rng: random.Random, split: Split, kind: PuzzleKind | None = None, steps: int | None = None) -> Puzzle:
     """Draw a puzzle whose combination of names and objects belongs to the split."""
-    kind = kind or rng.choice(PUZZLE_KINDS)
-    make = {"transfer": _transfer, "comparison": _comparison, "lookup": _lookup}[kind]
+    chosen: str = kind or rng.choice(PUZZLE_KINDS)
+    make = {"transfer": _transfer, "comparison": _comparison, "lookup": _lookup}[chosen]
     while True:
         made = make(rng, steps)
         if split_of(made.kind, *made.combination) == split:
@@ -253,12 +254,12 @@ def place_after_sentence(ids: list[int], wanted: int, ends: frozenset[int], reac
     return wanted
 
 
-def with_bos(tokenizer, ids: list[int]) -> list[int]:
+def with_bos(tokenizer: Any, ids: list[int]) -> list[int]:
     """The ids behind the tokenizer's begin-of-sequence token, if it has one."""
     bos = tokenizer.bos_token_id
     return ids if bos is None else [bos, *ids]
 
 
-def encode(tokenizer, text: str) -> list[int]:
+def encode(tokenizer: Any, text: str) -> list[int]:
     """The ids of a piece of text, with no special tokens added."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -91,7 +91,9 @@ def test_heads_are_what_the_card_says(run) -> None:
     stats = run.statistics("text")
     norms = stats.residual_norm_first.sel(site="block_output").mean("prompt")
     others = stats.residual_norm_others.sel(site="block_output").mean("prompt")
-    assert int((norms / others).argmax()) == 1, "block 1 writes the primary sink"
+    growth = np.diff(norms.values, prepend=0)
+    assert int(growth.argmax()) == 1, "block 1 writes the primary sink"
+    assert ((norms / others).values[1:] > 3).all()
 
 
 def test_ablating_induction_heads_removes_copying_and_random_heads_do_not(run) -> None:
