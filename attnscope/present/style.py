@@ -110,7 +110,7 @@ def _label(title: str, mark: str, light: str, dark: str, ink: str, meaning: str,
 
 
 LABEL_STYLES: dict[str, LabelStyle] = {
-    "sink": _label("Sink", "Si", "#88ccee", "#7cc4e8", _BLACK, "Rests on tokens that say nothing.", "sink/sinks"),
+    "sink": _label("Sink", "Si", "#88ccee", "#7cc4e8", _BLACK, "Rests on a token that all can see.", "sink/sinks"),
     "local": _label("Local", "Lo", "#44aa99", "#4bb8a6", _BLACK, "Looks at the last few tokens."),
     "previous_token": _label("Previous token", "Pr", "#117733", "#35a35c", _WHITE, "Looks one token back.",
                              "previous-token"),

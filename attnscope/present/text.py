@@ -22,7 +22,7 @@ from .views.heads import heads_table as heads_view
 from .views.labels import headline, label_counts, top_heads
 from .views.scores import missing_evidence
 from .views.sinks import sink_rates, sink_table
-from .wording import SCORE_WORDS, number
+from .wording import SCORE_WORDS, number, units_suffix
 
 COLUMNS = {
     "sink_mass": "sink",
@@ -100,7 +100,7 @@ def _labels(report: HeadReport) -> Table:
     table = Table.grid(padding=(0, 2))
     for label, count in label_counts(report).items():
         best = top_heads(report, label, 6)
-        names = ", ".join(f"{head.name} {number(head.value)}" for head in best)
+        names = ", ".join(f"{head.name} {number(head.value)}{units_suffix(head.units)}" for head in best)
         more = f", and {count - len(best)} more" if best and count > len(best) else ""
         table.add_row(_chips((label,)), Text(str(count), justify="right"), Text(names + more, style="dim"))
     return table

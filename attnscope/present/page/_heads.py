@@ -11,7 +11,7 @@ from ..style import LABEL_STYLES
 from ..views.heads import HeadCell, HeadGrid, head_grid
 from ..views.labels import RankedHead, headline, label_counts, top_heads
 from ..views.summary import summary_cards
-from ..wording import SCORE_WORDS, number
+from ..wording import SCORE_WORDS, number, units_suffix
 from . import _markup as m
 
 if TYPE_CHECKING:
@@ -118,14 +118,15 @@ def _label_card(report: HeadReport, label: str, shown: int) -> str:
 
 
 def _ranked(head: RankedHead, label: str) -> str:
-    share = SCORE_WORDS[head.score].share
-    width = 100 * min(1.0, max(0.0, head.value)) if share else 0.0
+    share = SCORE_WORDS[head.score].share or head.units == "percent"
+    width = 100 * min(1.0, max(0.0, head.value / head.full)) if share else 0.0
     whisker = ""
     if share and head.low is not None and head.high is not None:
-        whisker = f'<u style="left:{100 * head.low:.1f}%;width:{100 * (head.high - head.low):.1f}%"></u>'
+        left, span = 100 * head.low / head.full, 100 * (head.high - head.low) / head.full
+        whisker = f'<u style="left:{left:.1f}%;width:{span:.1f}%"></u>'
     interval = "" if head.low is None else f"{number(head.low)} – {number(head.high)}"
     return (
         f'<div class="score">{m.head_link(head.name)}<span class="track l-{label}">'
         f'<span style="width:{width:.1f}%;background:var(--fill)"></span>{whisker}</span>'
-        f'<span class="v">{number(head.value)}</span><span class="ci">{interval}</span></div>'
+        f'<span class="v">{number(head.value)}{units_suffix(head.units)}</span><span class="ci">{interval}</span></div>'
     )

@@ -24,7 +24,7 @@ SPECIFICITY: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class RankedHead:
-    """One head in the list of a label's heads."""
+    """One head in the list of a label's heads; `full` is the score's largest value: 100 for percentages, else 1."""
 
     name: str
     layer: int
@@ -35,6 +35,12 @@ class RankedHead:
     high: float | None
     n: int | None
     labels: tuple[str, ...]
+    units: str = "1"
+
+    @property
+    def full(self) -> float:
+        """The value that fills a bar."""
+        return 100.0 if self.units == "percent" else 1.0
 
 
 def labels_of(record: HeadRecord) -> tuple[str, ...]:
@@ -55,7 +61,7 @@ def top_heads(report: HeadReport, label: str, limit: int | None = None) -> list[
         given = next((item for item in record.labels if item.name == label and item.score), None)
         if given is not None and given.value is not None:
             found.append(_ranked(record, given))
-    found.sort(key=lambda head: (-head.value, head.layer, head.head))
+    found.sort(key=lambda head: (-head.value / head.full, head.layer, head.head))
     return found[:limit]
 
 
@@ -74,6 +80,7 @@ def _ranked(record: HeadRecord, label: Label) -> RankedHead:
         high=interval.high if interval else None,
         n=measured.n if measured else None,
         labels=labels_of(record),
+        units=measured.units if measured else "1",
     )
 
 
