@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: report test lint type bench test-gpu notebooks schema clean
+.PHONY: report test lint type bench test-gpu explore notebooks schema clean
 
 report: $(STAMP)
 	$(BIN)/attnscope report --out runs/pocket
@@ -21,9 +21,13 @@ type: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python kernels/benchmarks/statistics_cpu.py
+	$(BIN)/python kernels/benchmarks/pocket_cpu.py
 
 test-gpu:
 	PYTHONPATH=.:kernels $(PYTHON) -m pytest -m gpu tests/gpu
+
+explore: report
+	$(BIN)/python -m webbrowser "file://$(CURDIR)/runs/pocket/report.html"
 
 notebooks: $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e '.[notebooks]'
