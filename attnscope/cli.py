@@ -117,7 +117,7 @@ def report(
                 command=shlex.join(["attnscope", *sys.argv[1:]]),
             )
         out.print(summary(finished))
-        out.print(f"report: {(folder / 'report.html').absolute()}", soft_wrap=True, highlight=False)
+        out.print(f"report: {(folder / 'report.html').absolute()}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

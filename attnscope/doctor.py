@@ -122,7 +122,8 @@ def model_needs(model: str, context: int | None = None) -> list[Finding]:
             Finding(
                 f"statistics of {tokens:,} tokens",
                 None if free is None else linear < free,
-                f"about {linear / 2**30:.2f} GiB a layer; the attention matrices would be {dense / 2**30:.1f} GiB",
+                f"{linear / 2**30:.2f} GiB of row and column results a layer; "
+                f"its attention matrices would be {dense / 2**30:.1f} GiB",
             )
         )
     return found
