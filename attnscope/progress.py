@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .report_plan import ReportPlan, sections
+from .tasks.repeats import Repeats
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from .core.model_info import ModelInfo
-    from .report_plan import ReportPlan
+    from .tasks.needle import Needle
+    from .tasks.text import Text
     from .workflow import Track
 
 
@@ -44,20 +48,19 @@ def announce(console: Console, info: ModelInfo, plan: ReportPlan) -> None:
 
 def cost(info: ModelInfo, plan: ReportPlan) -> tuple[int, float]:
     """Return how many tokens a report runs at most, and how many multiply-adds that is (attention twice over)."""
-    context = plan.context_for(info)
-    limit = info.context_length or max(context, plan.needle_length)
-    period = min(plan.period, (limit - 1) // 4)
-    needle = min(plan.needle_length, limit)
-    copies = 2 * period + 1
+    shapes = {part.name: _shape(part.task) for part in sections(plan, info)}
+    repeats, needle = shapes["repeats"], shapes["needle"]
     passes = [
-        (plan.prompts, context),
-        (plan.short_prompts, min(64, limit)),
-        (plan.repeats * (3 + plan.draws), copies),
-        (plan.echoes, 4 * period + 1),
-        (plan.needles * 2, needle),
-        (min(plan.needles, plan.ablated_needles) * (2 + plan.needle_draws), needle),
+        *shapes.values(),
+        (repeats[0] * (2 + plan.draws), repeats[1]),
+        needle,
+        (min(needle[0], plan.ablated_needles) * (2 + plan.needle_draws), needle[1]),
     ]
     tokens = sum(count * length for count, length in passes)
     pairs = sum(count * length**2 / 2 for count, length in passes)
     attention = pairs * 3 * info.head_dim * info.n_heads * len(info.attention_layers)
     return tokens, tokens * (info.n_parameters or 0) + attention
+
+
+def _shape(task: Text | Needle | Repeats) -> tuple[int, int]:
+    return task.n, 1 + task.period * task.copies if isinstance(task, Repeats) else task.length

@@ -84,7 +84,7 @@ def report(
     parts = sections(plan, scope.info)
     given = dict(prompts or {})
     _check_names(given, [part.name for part in parts])
-    chosen_sets = {part.name: given.get(part.name) or part.build(scope.tokenizer) for part in parts}
+    chosen_sets = {part.name: given[part.name] if part.name in given else part.build(scope.tokenizer) for part in parts}
     missing: dict[str, str] = {}
     with track("Checking needles", 1):
         chosen_sets["needle"] = _answered(scope, chosen_sets["needle"], missing, implementation, batch_tokens)

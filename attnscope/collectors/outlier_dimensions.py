@@ -27,11 +27,12 @@ class OutlierDimensions(Collector):
     )
 
     def init(self, info: ModelInfo, n_prompts: int) -> State:
-        """Return zeros: `[blocks, M]`, `[blocks, 1]`, `[n_prompts, blocks]`."""
+        """Return zeros: `[blocks, M]`, `[blocks, 1]`, `[n_prompts, blocks]` twice."""
         return {
             "sum": np.zeros((info.n_layers, info.d_model)),
             "tokens": np.zeros((info.n_layers, 1)),
             "max": np.zeros((n_prompts, info.n_layers)),
+            "prompts": np.zeros((n_prompts, info.n_layers)),
         }
 
     def fold(self, state: State, seen: Seen) -> State:
@@ -42,6 +43,7 @@ class OutlierDimensions(Collector):
         size = seen.stream.float().abs()
         valid = seen.batch.valid
         state["max"][list(seen.batch.prompts), seen.block] += to_numpy(size.amax(-1).where(valid, 0.0).amax(-1))
+        state["prompts"][list(seen.batch.prompts), seen.block] += 1
         later = valid.scatter(1, seen.batch.starts[:, None], False)
         state["sum"][seen.block] += to_numpy(size.where(later[..., None], 0.0).sum((0, 1), dtype=torch.float64))
         state["tokens"][seen.block] += float(later.sum())
@@ -50,4 +52,10 @@ class OutlierDimensions(Collector):
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return means and maxima."""
         mean, largest = self.variables
-        return statistics.dataset(info, [(mean, ratio(state["sum"], state["tokens"])), (largest, state["max"])])
+        return statistics.dataset(
+            info,
+            [
+                (mean, ratio(state["sum"], state["tokens"])),
+                (largest, ratio(state["max"], state["prompts"])),
+            ],
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from attnscope.core.errors import AttnscopeError
 from attnscope.core.report import HeadReport
 from attnscope.models._loading import load
 from attnscope.report_plan import ReportPlan
@@ -62,3 +63,18 @@ def test_ablating_planted_induction_heads_removes_copying() -> None:
     assert check.ablated.value < 0.1
     assert check.random_control.value > 0.9
     assert not set(check.heads) - set(map(str, made.heads_labelled("induction")))
+
+
+def test_given_prompts_are_used_and_never_replaced() -> None:
+    spec = planted.random_spec(0)
+    model, tokenizer = planted.plant(spec)
+    scope = load(model, tokenizer=tokenizer)
+    empty = planted.text_prompts(spec, n=1, length=64, seed=0).select([])
+    with pytest.raises(AttnscopeError, match="no prompts"):
+        report(scope, prompts={"text": empty, "needle": planted_needles(spec)})
+    with pytest.raises(AttnscopeError, match="banana"):
+        report(scope, prompts={"banana": empty})
+
+
+def planted_needles(spec: PlantedSpec):
+    return with_answers(planted.needle_prompts(spec, n=2, length=64, seed=3))

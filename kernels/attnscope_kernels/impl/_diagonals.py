@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -58,11 +56,14 @@ class DistanceSums:
     def bins(self, edges: tuple[int, ...]) -> Tensor:
         """Return `[B, H, len(edges) - 1]`: bin e holds edges[e] <= |key − query| < edges[e + 1]."""
         before, after = self.mass[..., : self.zero + 1].flip(-1), self.mass[..., self.zero + 1 :]
-        bins = [
-            before[..., low:high].sum(-1) + after[..., max(low - 1, 0) : high - 1].sum(-1)
-            for low, high in pairwise(edges)
-        ]
-        return torch.stack(bins, dim=-1)
+        size = max(before.shape[-1], after.shape[-1] + 1, edges[-1])
+        at = before.new_zeros(*before.shape[:-1], size)
+        at[..., : before.shape[-1]] += before
+        at[..., 1 : after.shape[-1] + 1] += after
+        if edges[-1] - edges[0] == len(edges) - 1:
+            return at[..., edges[0] : edges[-1]].contiguous()
+        upto = torch.nn.functional.pad(at.double().cumsum(-1), (1, 0))[..., list(edges)]
+        return upto.diff(dim=-1).to(at.dtype)
 
 
 def _padded(weights: Tensor, rows: Tensor) -> Tensor:
