@@ -10,28 +10,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .api import attend, available, choose
-    from .contract import AttentionCall, Knockout, Result, Tap, TopKeys, Want
+    from .api import attend, attention_tile, available, choose
+    from .contract import AttentionCall, HeadOutput, Knockout, Result, Screen, Tap, TopKeys, Want
 
 _HOME = {
     "AttentionCall": "contract",
+    "HeadOutput": "contract",
     "Knockout": "contract",
     "Result": "contract",
+    "Screen": "contract",
     "Tap": "contract",
     "TopKeys": "contract",
     "Want": "contract",
     "attend": "api",
+    "attention_tile": "api",
     "available": "api",
     "choose": "api",
 }
 __all__ = [
     "AttentionCall",
+    "HeadOutput",
     "Knockout",
     "Result",
+    "Screen",
     "Tap",
     "TopKeys",
     "Want",
     "attend",
+    "attention_tile",
     "available",
     "choose",
 ]

@@ -41,10 +41,19 @@ def check_want(call: AttentionCall, want: Want) -> None:
         increasing = all(low < high for low, high in pairwise(edges))
         if len(edges) < 2 or edges[0] < 0 or not increasing:
             _fail("mass_by_distance", edges, "two or more increasing edges, from 0 upwards")
-    if want.pooled_map is not None:
-        rows, columns = want.pooled_map
-        if not (1 <= rows <= tq and 1 <= columns <= tk):
-            _fail("pooled_map", want.pooled_map, f"rows in 1..{tq} and columns in 1..{tk}")
+    for name in ("pooled_map", "pooled_max"):
+        blocks = getattr(want, name)
+        if blocks is not None and not (1 <= blocks[0] <= tq and 1 <= blocks[1] <= tk):
+            _fail(name, blocks, f"rows in 1..{tq} and columns in 1..{tk}")
+    if want.screen is not None:
+        unscreened = ("received_max", "mass_at", "mass_in", "top_keys", "mass_by_distance", "pooled_map", "pooled_max")
+        asked = [name for name in unscreened if getattr(want, name)]
+        if asked:
+            _fail("screen", f"with {', '.join(asked)}", "received, row statistics and the output only")
+    if call.logit_scale is not None and bool((call.logit_scale < 0).any()):
+        _fail("logit_scale", "a negative factor", "0 or more")
+    if call.segments is not None and bool((call.segments.diff(dim=1) < 0).any()):
+        _fail("segments", "numbers that fall along the row", "numbers that never fall")
 
 
 def _check_integers(call: AttentionCall, name: str, value: Tensor) -> None:

@@ -36,3 +36,7 @@ class ContractError(KernelError):
 
 class ImplementationUnavailableError(KernelError):
     """The requested kernel implementation is unknown, not installed or does not cover the call."""
+
+
+class KernelMemoryError(KernelError):
+    """The GPU's memory ran out inside a kernel; the message names the tensor and the context that would fit."""

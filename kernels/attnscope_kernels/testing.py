@@ -13,7 +13,46 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .contract import AttentionCall, Knockout, Result, TopKeys, Want
+from .contract import AttentionCall, HeadOutput, Knockout, Result, TopKeys, Want
+
+SLACK = 4.0
+"""How many times the low-precision reference's own error an implementation may have."""
+FLOOR = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-6, torch.float16: 2e-6}
+
+FEATURES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "window": {"window": 17},
+    "window_one": {"window": 1},
+    "softcap": {"softcap": 3.0},
+    "sink": {"sink_logits": True},
+    "left": {"padding": "left"},
+    "right": {"padding": "right"},
+    "knockouts": {"knockouts": 2},
+    "blind": {"blind": True, "padding": "left"},
+    "bidirectional": {"causal": False},
+    "bidirectional_window": {"causal": False, "window": 9, "padding": "right"},
+    "values": {"value_dim": 24},
+    "holes": {"holes": True, "padding": "right"},
+    "packed": {"segments": 5},
+    "bias": {"bias": True},
+    "scales": {"scales": True, "softcap": 4.0},
+    "edited": {"edited": True, "padding": "right"},
+    "all": {
+        "window": 40,
+        "softcap": 5.0,
+        "sink_logits": True,
+        "padding": "left",
+        "knockouts": 1,
+        "blind": True,
+        "value_dim": 8,
+        "holes": True,
+        "segments": 3,
+        "bias": True,
+        "scales": True,
+        "edited": True,
+    },
+}
+"""What a call may have, by name: arguments of `random_call`. Every implementation keeps every law with each."""
 
 
 def random_call(
@@ -36,6 +75,11 @@ def random_call(
     knockouts: int = 0,
     blind: bool = False,
     q_offset: int | None = None,
+    holes: bool = False,
+    segments: int = 0,
+    bias: bool = False,
+    scales: bool = False,
+    edited: bool = False,
 ) -> AttentionCall:
     """Return a seeded call with any combination of features; the values do not depend on the device.
 
@@ -58,6 +102,11 @@ def random_call(
         knockouts: how many random knockouts (each: half the heads, a quarter of the queries, a quarter of the keys).
         blind: whether one more knockout hides every key from some queries of half the heads.
         q_offset: as in AttentionCall.
+        holes: whether single keys inside the prompts are invalid.
+        segments: how many sequences are packed in each row; 0 means no packing.
+        bias: whether half the heads have a bias on every key, -inf on some.
+        scales: whether the heads' logits are scaled, one of them to nothing.
+        edited: whether outputs are scaled, one head stopped and one patched.
 
     Example:
         >>> random_call(queries=5, padding="left").key_valid.sum(-1).tolist()
@@ -79,6 +128,24 @@ def random_call(
         padded = torch.arange(batch, device=device).unsqueeze(-1) * tk // (2 * batch)
         position = torch.arange(tk, device=device)
         key_valid = position >= padded if padding == "left" else position < tk - padded
+    if holes:
+        key_valid = (torch.ones(batch, tk) > 0).to(device) if key_valid is None else key_valid
+        key_valid = key_valid & chance(0.9, batch, tk)
+    packed = None
+    if segments:
+        cuts = torch.rand(batch, tk, generator=random) < segments / tk
+        packed = cuts.long().cumsum(1).to(device)
+    key_bias = None
+    if bias:
+        key_bias = torch.randn(batch, heads, tk, generator=random).to(device)
+        key_bias[:, ::2] = 0
+        key_bias.masked_fill_(chance(0.1, batch, heads, tk) & (key_bias != 0), -math.inf)
+    output = None
+    if edited:
+        scale = (torch.arange(heads) % 3 / 2).to(device)
+        patched = tuple(range(0, heads, 3))
+        patches = torch.randn(1, len(patched), 1, v.shape[-1], generator=random).to(device)
+        output = HeadOutput(scale, patched, patches)
     removed = [
         Knockout(chance(0.5, heads), chance(0.25, batch, queries), chance(0.25, batch, tk)) for _ in range(knockouts)
     ]
@@ -98,6 +165,10 @@ def random_call(
         sink_logits=normal(heads) if sink_logits else None,
         q_offset=q_offset,
         knockouts=tuple(removed),
+        segments=packed,
+        key_bias=key_bias,
+        logit_scale=(torch.arange(heads) / 2).to(device) if scales else None,
+        head_output=output,
     )
 
 
@@ -130,6 +201,7 @@ def random_want(call: AttentionCall, seed: int = 0) -> Want:
         top_keys={"some": TopKeys(integers(-1, tq, b, 5), 4)},
         mass_by_distance=tuple(sorted({0, 1, 2, far // 3, far})),
         pooled_map=(min(tq, 7), min(tk, 5)),
+        pooled_max=(min(tq, 5), min(tk, 7)),
     )
 
 
@@ -195,7 +267,7 @@ def compare(result: Result, reference: Result) -> dict[str, float]:
     errors: dict[str, float] = {}
     for spec in fields(Result):
         mine, theirs = getattr(result, spec.name), getattr(reference, spec.name)
-        if spec.name == "implementation" or (mine is None and theirs is None):
+        if spec.name in ("implementation", "kernels") or (mine is None and theirs is None):
             continue
         if isinstance(theirs, Mapping):
             for name in {**mine, **theirs}:
@@ -209,6 +281,50 @@ def compare(result: Result, reference: Result) -> dict[str, float]:
         else:
             errors[spec.name] = math.inf if mine is None or theirs is None else _error(mine, theirs)
     return errors
+
+
+def wide(call: AttentionCall) -> AttentionCall:
+    """Return the same call in float64.
+
+    Example:
+        >>> wide(random_call()).q.dtype
+        torch.float64
+    """
+    sink = call.sink_logits
+    return call.replace(
+        q=call.q.double(), k=call.k.double(), v=call.v.double(), sink_logits=None if sink is None else sink.double()
+    )
+
+
+def worse_than_reference(
+    result: Result, call: AttentionCall, want: Want, floor: float = 0.0
+) -> dict[str, tuple[float, float]]:
+    """Return the fields whose error against float64 is above `SLACK` times that of the dense reference in q's dtype.
+
+    Args:
+        result: of an implementation.
+        call: what it was computed from.
+        want: what was wanted.
+        floor: an error that is always allowed.
+
+    Returns:
+        dict: field → (error, what the reference has); empty where the law holds.
+
+    Example:
+        >>> from attnscope_kernels import attend
+        >>> call = random_call()
+        >>> want = random_want(call)
+        >>> worse_than_reference(attend(call, want, "tiled"), call, want)
+        {}
+    """
+    from .api import attend
+
+    truth = attend(wide(call), want, "reference")
+    allowed = compare(attend(call, want, "reference"), truth)
+    found = compare(result, truth)
+    least = max(floor, FLOOR[call.q.dtype])
+    every = {name: (found.get(name, math.inf), allowed.get(name, 0.0)) for name in {**found, **allowed}}
+    return {name: pair for name, pair in every.items() if not pair[0] <= SLACK * pair[1] + least}
 
 
 def _error(mine: Tensor, theirs: Tensor) -> float:

@@ -59,4 +59,41 @@ class KeyColumns:
         return self.mass / torch.where(queries > 0, queries, math.nan)
 
     def _map_row(self, query: int) -> int:
-        return ((query + 1) * self.map_rows - 1) // self.tq
+        return map_row(query, self.map_rows, self.tq)
+
+
+class BlockMaxima:
+    """Accumulates the largest weight of every block of a map `[B, H, rows, columns]`."""
+
+    def __init__(self, call: AttentionCall, shape: tuple[int, int]) -> None:
+        b, h, self.tq, _ = call.q.shape
+        self.rows, columns = shape
+        device = call.q.device
+        self.of_row = block_of(self.tq, self.rows, device)
+        self.of_column = block_of(call.k.shape[2], columns, device)
+        self.largest = torch.zeros(b, h, self.rows, columns, dtype=statistics_dtype(call), device=device)
+        self.some = torch.zeros(b, h, self.rows, dtype=torch.bool, device=device)
+
+    def fold(self, part: Part, block: Block, weights: Tensor, counts: Tensor) -> None:
+        """Fold weights `[b, h, queries, keys]`; `counts` `[b, h, queries]` is 1 where a query counts, else 0."""
+        b, h, rows, _ = weights.shape
+        low, high = (map_row(query, self.rows, self.tq) for query in (block.queries.start, block.queries.stop - 1))
+        of_column = self.of_column[block.low : block.high].expand(weights.shape)
+        across = weights.new_zeros(b, h, rows, self.largest.shape[-1])
+        across.scatter_reduce_(-1, of_column, weights * counts.unsqueeze(-1), "amax")
+        place = (part.batch, part.heads, slice(low, high + 1))
+        of_row = self.of_row[block.queries] - low
+        folded = self.largest[place].scatter_reduce(-2, of_row[:, None].expand(across.shape), across, "amax")
+        self.largest[place] = folded
+        counted = torch.zeros_like(self.some[place], dtype=weights.dtype)
+        counted.scatter_reduce_(-1, of_row.expand(counts.shape), counts, "amax")
+        self.some[place] |= counted > 0
+
+    def result(self) -> Tensor:
+        """Return the maxima; NaN in rows without a query that counts."""
+        return self.largest.masked_fill(~self.some.unsqueeze(-1), math.nan)
+
+
+def map_row(query: int, rows: int, tq: int) -> int:
+    """Return the row block of a query: block r covers r·tq//rows .. (r+1)·tq//rows."""
+    return ((query + 1) * rows - 1) // tq

@@ -29,6 +29,10 @@ class Operands:
         self.hidden_keys = None
         if call.key_valid is not None and not bool(call.key_valid.all()):
             self.hidden_keys = ~call.key_valid
+        self.bias = None
+        if call.key_bias is not None:
+            self.bias = call.key_bias.detach().to(dtype).clamp(min=HIDDEN).expand(call.q.shape[0], -1, -1)
+        self.factor = None if call.logit_scale is None else call.logit_scale.detach().to(dtype)
         self.knocked_queries = [knockout.queries.any(0).tolist() for knockout in call.knockouts]
 
     @property
@@ -37,6 +41,7 @@ class Operands:
         return (
             self.hidden_keys is not None
             or bool(self.call.knockouts)
+            or self.bias is not None
             or (self.call.window is not None and not self.call.causal)
         )
 
@@ -49,8 +54,12 @@ class Operands:
         g = q.shape[1]
         k = self.k[part.batch, part.groups, block.low : block.high].reshape(b * g, n, -1)
         torch.bmm(q.reshape(b * g, -1, q.shape[-1]), k.transpose(1, 2), out=out.view(b * g, -1, n))
+        if self.factor is not None:
+            out.mul_(self.factor[part.heads, None, None])
         if call.softcap is not None:
             out.tanh_().mul_(call.softcap)
+        if self.bias is not None:
+            out.add_(self.bias[part.batch, part.heads, None, block.low : block.high])
         self._hide(part, block, out)
 
     def mix(self, part: Part, block: Block, weights: Tensor) -> Tensor:
@@ -81,6 +90,9 @@ class Operands:
             first = max(low, block.start + call.window)
             if not call.causal and first < high:
                 hide(first, high, j[first - low :] >= i + call.window)
+        if call.segments is not None:
+            own = call.segments[part.batch, None, block.start : end + 1, None]
+            out.masked_fill_(own != call.segments[part.batch, None, None, low:high], HIDDEN)
         if self.hidden_keys is not None:
             out.masked_fill_(self.hidden_keys[part.batch, None, None, low:high], HIDDEN)
         for knockout, touched in zip(call.knockouts, self.knocked_queries, strict=True):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..contract import AttentionCall, Result, Want
-from ._columns import KeyColumns
+from ._columns import BlockMaxima, KeyColumns
 from ._diagonals import DistanceSums
 from ._plan import Block, Part
 from ._shapes import statistics_dtype, value_norm
@@ -36,6 +36,7 @@ class Sums:
         self.received = torch.zeros(b, h, tk, dtype=dtype, device=device) if want.received else None
         self.received_max = torch.zeros(b, h, tk, dtype=dtype, device=device) if want.received_max else None
         self.columns = KeyColumns(call, want) if want.mass_in or want.pooled_map is not None else None
+        self.maxima = BlockMaxima(call, want.pooled_max) if want.pooled_max is not None else None
         self.distances = DistanceSums(call) if want.mass_by_distance is not None else None
 
     def fold(self, part: Part, block: Block, logits: Tensor, weights: Tensor, lse: Tensor, counts: Tensor) -> None:
@@ -63,6 +64,8 @@ class Sums:
             self.at[name][place] = _mass_at(weights, index[part.batch, block.queries], block)
         if self.columns is not None:
             self.columns.fold(part, block, weights, counts)
+        if self.maxima is not None:
+            self.maxima.fold(part, block, weights, counts)
         if self.distances is not None:
             self.distances.fold(part, block, weights, counts)
         if self.received is not None:
@@ -98,6 +101,7 @@ class Sums:
             top_keys=top_keys,
             mass_by_distance=self.distances.bins(want.mass_by_distance or ()) if self.distances is not None else None,
             pooled_map=self.columns.pooled_map() if self.columns is not None and want.pooled_map is not None else None,
+            pooled_max=self.maxima.result() if self.maxima is not None else None,
         )
 
     def _entropy(self, part: Part, logits: Tensor, weights: Tensor, lse: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ def covers(call: AttentionCall) -> bool:
     """Whether a fused kernel gives z of this call: no mask but causality, aligned; never the T×T fallback."""
     tq, tk = call.q.shape[2], call.k.shape[2]
     d, device = call.q.shape[-1], call.q.device.type
-    plain = call.softcap is None and call.sink_logits is None and not call.knockouts
+    extras = (call.softcap, call.sink_logits, call.segments, call.key_bias, call.logit_scale)
+    plain = all(extra is None for extra in extras) and not call.knockouts
     aligned = not call.causal or tq == 1 or call.offset == 0
     full = call.window is None or call.window >= call.offset + max(tq, tk)
     if not (plain and aligned and full and call.v.shape[-1] == d):

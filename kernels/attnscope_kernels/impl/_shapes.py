@@ -17,7 +17,8 @@ def asks_statistics(want: Want) -> bool:
     """Whether anything is wanted that needs the attention weights, the output aside."""
     flags = (want.lse, want.entropy, want.max_prob, want.mean_distance, want.received, want.received_max)
     named = (want.mass_at, want.mass_in, want.top_keys)
-    return any(flags) or any(named) or want.mass_by_distance is not None or want.pooled_map is not None
+    blocks = (want.mass_by_distance, want.pooled_map, want.pooled_max)
+    return any(flags) or any(named) or any(value is not None for value in blocks)
 
 
 def block_of(length: int, blocks: int, device: torch.device) -> Tensor:

@@ -26,7 +26,7 @@ def top_keys(operands: Operands, top: TopKeys) -> tuple[Tensor, Tensor]:
     for first in range(0, count, rows):
         chosen = top.queries[:, first : first + rows].long()
         index = chosen.clamp(min=0)
-        logits = _rows(operands, index)
+        logits = logits_of(operands, index)
         best, best_keys = logits.topk(k, dim=-1)
         present = best > HIDDEN / 2
         present &= ((chosen >= 0) & call.valid_queries.gather(1, index))[:, None, :, None]
@@ -39,15 +39,19 @@ def top_keys(operands: Operands, top: TopKeys) -> tuple[Tensor, Tensor]:
     return weights, keys
 
 
-def _rows(operands: Operands, index: Tensor) -> Tensor:
+def logits_of(operands: Operands, index: Tensor) -> Tensor:
     """Return the masked logits `[B, H, rows, Tk]` of the queries at `index` `[B, rows]`."""
     call = operands.call
     b, h, _, d = call.q.shape
     q = call.q.detach().gather(2, index[:, None, :, None].expand(b, h, -1, d)).to(operands.dtype) * call.scale
     g, tk = call.k.shape[1], call.k.shape[2]
     logits = (q.reshape(b, g, -1, d) @ operands.k.transpose(-1, -2)).view(b, h, -1, tk)
+    if operands.factor is not None:
+        logits.mul_(operands.factor[:, None, None])
     if call.softcap is not None:
         logits = logits.div_(call.softcap).tanh_().mul_(call.softcap)
+    if operands.bias is not None:
+        logits.add_(operands.bias[:, :, None])
     logits.masked_fill_(_hidden(call, index).unsqueeze(1), HIDDEN)
     for knockout in call.knockouts:
         pairs = knockout.queries.gather(1, index)[:, :, None] & knockout.keys[:, None, :]
@@ -62,6 +66,8 @@ def _hidden(call: AttentionCall, index: Tensor) -> Tensor:
     hidden = (j > i) if call.causal else torch.zeros_like(i, dtype=torch.bool).expand(-1, -1, len(j))
     if call.window is not None:
         hidden = hidden | ((i - j).abs() >= call.window)
+    if call.segments is not None:
+        hidden = hidden | (call.segments.gather(1, call.offset + index)[:, :, None] != call.segments[:, None, :])
     if call.key_valid is not None:
         hidden = hidden | ~call.key_valid[:, None, :]
     return hidden

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from ..contract import AttentionCall, Result, TopKeys, Want
+from ._output import finish
+from ._screen import screened
 from ._shapes import block_of, group_count, one_hot, statistics_dtype, value_norm
 
 
 def attend(call: AttentionCall, want: Want) -> Result:
     """Compute everything from A `[B, H, Tq, Tk]`, in float64 where q is float64 and float32 otherwise."""
+    if want.screen is not None:
+        return screened(call, want, Dense())
     logits, seen = attention_logits(call)
     weights, sink, lse = attention_weights(call, logits, seen)
     counts = call.valid_queries[:, None] & seen.any(-1)  # [B, H, Tq]
@@ -27,7 +31,7 @@ def attend(call: AttentionCall, want: Want) -> Result:
 
     return Result(
         implementation="reference",
-        output=(weights @ v).to(call.q.dtype) if want.output else None,
+        output=finish(call, (weights @ v).to(call.q.dtype)) if want.output else None,
         lse=rows(lse) if want.lse else None,
         entropy=rows(entropy(weights, sink)) if want.entropy else None,
         max_prob=rows(weights.amax(-1)) if want.max_prob else None,
@@ -42,7 +46,38 @@ def attend(call: AttentionCall, want: Want) -> Result:
         if want.mass_by_distance is None
         else mass_by_distance(counted, distance, want.mass_by_distance),
         pooled_map=None if want.pooled_map is None else pooled_map(counted, counts, *want.pooled_map),
+        pooled_max=None if want.pooled_max is None else pooled_max(counted, counts, *want.pooled_max),
     )
+
+
+class Dense:
+    """What a screen asks of an implementation, from the whole matrix (see `_screen.Backend`)."""
+
+    name = "reference"
+
+    def whole(self, call: AttentionCall, want: Want) -> Result:
+        """Compute a want without a screen."""
+        return attend(call, want)
+
+    def rows(self, call: AttentionCall, lse: Tensor, queries: Tensor, want: Want) -> dict[str, Tensor]:
+        """Return the row statistics of `queries` `[S]`."""
+        every = attend(call, want)
+        names = [name for name in ("entropy", "max_prob", "mean_distance") if getattr(want, name)]
+        return {name: getattr(every, name)[:, :, queries] for name in names}
+
+    def received(self, call: AttentionCall, lse: Tensor, queries: Tensor, weights: Tensor) -> Tensor:
+        """Sum the rows of `queries` `[S]` with `weights` `[S]`."""
+        shares = self._counted(call)[:, :, queries]
+        return (shares * weights.to(shares)[:, None]).sum(-2)
+
+    def columns(self, call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
+        """Sum the columns of `keys` `[B, C]` over the queries that count."""
+        received = self._counted(call).sum(-2)
+        return received.gather(2, keys[:, None].expand(-1, received.shape[1], -1))
+
+    def _counted(self, call: AttentionCall) -> Tensor:
+        logits, seen = attention_logits(call)
+        return attention_weights(call, logits, seen)[0] * (call.valid_queries[:, None] & seen.any(-1))[..., None]
 
 
 def key_distances(call: AttentionCall) -> Tensor:
@@ -63,6 +98,11 @@ def visible(call: AttentionCall) -> Tensor:
         seen = seen & (key_distances(call) < call.window)
     if call.key_valid is not None:
         seen = seen & call.key_valid[:, None, None, :]
+    if call.segments is not None:
+        own = call.segments[:, call.offset : call.offset + tq]
+        seen = seen & (own[:, None, :, None] == call.segments[:, None, None, :])
+    if call.key_bias is not None:
+        seen = seen & (call.key_bias > -math.inf)[:, :, None, :]
     for knockout in call.knockouts:
         heads = knockout.heads[None, :, None, None]
         seen = seen & ~(heads & knockout.queries[:, None, :, None] & knockout.keys[:, None, None, :])
@@ -74,8 +114,12 @@ def attention_logits(call: AttentionCall) -> tuple[Tensor, Tensor]:
     dtype = statistics_dtype(call)
     k = call.k.to(dtype).repeat_interleave(call.group_size, dim=1)
     logits = call.scale * (call.q.to(dtype) @ k.transpose(-1, -2))
+    if call.logit_scale is not None:
+        logits = logits * call.logit_scale.to(dtype)[:, None, None]
     if call.softcap is not None:
         logits = call.softcap * torch.tanh(logits / call.softcap)
+    if call.key_bias is not None:
+        logits = logits + call.key_bias.to(dtype)[:, :, None]
     seen = visible(call)
     return logits.masked_fill(~seen, -math.inf), seen
 
@@ -138,3 +182,16 @@ def pooled_map(counted: Tensor, counts: Tensor, rows: int, columns: int) -> Tens
     of_column = one_hot(block_of(counted.shape[-1], columns, counted.device), columns, counted.dtype)
     queries = of_row @ counts.to(counted.dtype).unsqueeze(-1)  # [B, H, rows, 1]
     return (of_row @ counted @ of_column) / torch.where(queries > 0, queries, math.nan)
+
+
+def pooled_max(counted: Tensor, counts: Tensor, rows: int, columns: int) -> Tensor:
+    """Return the largest weight of each row block's counted queries in each column block."""
+    of_row = block_of(counted.shape[-2], rows, counted.device)
+    of_column = block_of(counted.shape[-1], columns, counted.device)
+    b, h, tq, _ = counted.shape
+    across = counted.new_zeros(b, h, tq, columns)
+    across.scatter_reduce_(-1, of_column.expand(counted.shape), counted, "amax")
+    largest = counted.new_zeros(b, h, rows, columns)
+    largest.scatter_reduce_(-2, of_row[:, None].expand(across.shape), across, "amax")
+    some = one_hot(of_row, rows, counted.dtype).T @ counts.to(counted.dtype).unsqueeze(-1) > 0
+    return torch.where(some, largest, math.nan)

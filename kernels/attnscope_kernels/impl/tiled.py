@@ -13,9 +13,12 @@ from ..contract import AttentionCall, Result, Want
 from ..errors import ContractError
 from . import _sdpa
 from ._logits import HIDDEN, Operands
+from ._output import finish
 from ._plan import Block, Part, blocks, parts, queries_per_block
 from ._reduce import Sums
+from ._screen import screened
 from ._shapes import asks_statistics, statistics_dtype, value_norm
+from ._tiled_screen import Streaming
 from ._top_keys import top_keys
 
 
@@ -25,16 +28,18 @@ def attend(call: AttentionCall, want: Want) -> Result:
     Raises:
         ContractError: gradients are needed through an output that only the streaming loop can compute.
     """
+    if want.screen is not None:
+        return screened(call, want, Streaming(attend))
     statistics = asks_statistics(want)
     differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in (call.q, call.k, call.v))
     z = None
     if want.output and (differentiable or not statistics):
         if _sdpa.covers(call):
-            z = _sdpa.output(call)
+            z = finish(call, _sdpa.output(call), padding=False)
         elif differentiable:
             raise ContractError(
                 f"attention call of layer {call.layer}",
-                found="gradients through a masked, capped, windowed or misaligned call",
+                found="gradients through a masked, capped, windowed, biased or misaligned call",
                 expected="no gradients",
                 fix="Use torch.no_grad(), detach q, k and v, or ask for implementation='reference'.",
             )
@@ -59,7 +64,9 @@ def _stream(call: AttentionCall, want: Want, z: Tensor | None) -> Result:
         memory = torch.empty(2, heads * size * width, dtype=operands.dtype, device=call.q.device)
         for block in plan:
             _visit(operands, part, block, memory, sums, computed)
-    return sums.result(z if z is not None else computed, chosen)
+    if computed is not None:
+        z = finish(call, computed)
+    return sums.result(z, chosen)
 
 
 def _visit(operands: Operands, part: Part, block: Block, memory: Tensor, sums: Sums, output: Tensor | None) -> None:

@@ -1,0 +1,97 @@
+"""A screened want: sampled queries first, then exact columns for the keys that the sample cannot dismiss."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..contract import AttentionCall, Result, Screen, Want
+from ._sample import Sample, draw, largest_weight, upper_bound
+from ._visible import queries_that_see
+
+SLACK = 1 - 1e-4
+"""Candidates are taken a rounding error below the threshold."""
+
+
+class Backend(Protocol):
+    """What a screen asks of an implementation."""
+
+    name: str
+
+    def whole(self, call: AttentionCall, want: Want) -> Result:
+        """Compute a want without a screen."""
+        ...
+
+    def rows(self, call: AttentionCall, lse: Tensor, queries: Tensor, want: Want) -> dict[str, Tensor]:
+        """Return entropy, largest weight and mean distance of the rows of `queries` `[S]`, `[B, H, S]` each."""
+        ...
+
+    def received(self, call: AttentionCall, lse: Tensor, queries: Tensor, weights: Tensor) -> Tensor:
+        """Sum the rows of `queries` `[S]` with `weights` `[S]`, `[B, H, Tk]`."""
+        ...
+
+    def columns(self, call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
+        """Sum the columns of `keys` `[B, C]` over the queries that count, `[B, H, C]`."""
+        ...
+
+
+def screened(call: AttentionCall, want: Want, backend: Backend) -> Result:
+    """Return the result of a want with a screen."""
+    assert want.screen is not None
+    first = backend.whole(call, Want(output=want.output, lse=True, value_norm=want.value_norm))
+    assert first.lse is not None
+    sample = draw(call, want.screen)
+    rows: dict[str, Tensor] = {}
+    if want.entropy or want.max_prob or want.mean_distance:
+        base = sample.queries[sample.base]
+        asked = Want(False, entropy=want.entropy, max_prob=want.max_prob, mean_distance=want.mean_distance)
+        rows = {name: _spread(one, base, call) for name, one in backend.rows(call, first.lse, base, asked).items()}
+    received = exact = bound = None
+    if want.received:
+        estimate = backend.received(call, first.lse, sample.queries, sample.weights)
+        received, exact, bound = _received(call, want.screen, backend, first.lse, estimate, sample)
+    return Result(
+        backend.name,
+        kernels=(*first.kernels, *(["sampled rows"] if rows else []), *(["screen"] if want.received else [])),
+        output=first.output,
+        lse=first.lse if want.lse else None,
+        value_norm=first.value_norm,
+        received=received,
+        received_exact=exact,
+        received_bound=bound,
+        entropy=rows.get("entropy"),
+        max_prob=rows.get("max_prob"),
+        mean_distance=rows.get("mean_distance"),
+    )
+
+
+def _spread(statistic: Tensor, queries: Tensor, call: AttentionCall) -> Tensor:
+    """Return `[B, H, Tq]`: the statistic at some queries, NaN elsewhere."""
+    b, h, tq, _ = call.q.shape
+    full = statistic.new_full((b, h, tq), math.nan)
+    full[:, :, queries] = statistic
+    return full
+
+
+def _received(
+    call: AttentionCall, screen: Screen, backend: Backend, lse: Tensor, estimate: Tensor, sample: Sample
+) -> tuple[Tensor, Tensor, Tensor]:
+    weight = largest_weight(call, sample)
+    bound = upper_bound(estimate, weight, screen.delta)
+    seen = queries_that_see(call)
+    bound = torch.minimum(bound, seen[:, None].double())
+    wholly = (weight == 1).expand(call.k.shape[0], -1)
+    candidate = (bound >= screen.threshold * SLACK * seen[:, None]).any(1) & (seen > 0) & ~wholly
+    most = int(candidate.sum(1).max())
+    received = estimate
+    if most:
+        order = candidate.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        columns = backend.columns(call, lse, order)
+        kept = candidate.gather(1, order)[:, None].expand_as(columns)
+        place = order[:, None].expand_as(columns)
+        received = received.scatter(2, place, torch.where(kept, columns, received.gather(2, place)))
+    exact = candidate | wholly
+    return received, exact, torch.where(exact[:, None], received, bound.to(received.dtype))

@@ -1,0 +1,1 @@
+"""The Triton kernels behind `impl/triton.py`, one idea a file."""

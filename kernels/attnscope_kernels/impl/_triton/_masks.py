@@ -1,0 +1,100 @@
+"""What a call hides, as the kernels read it: an interval a query, knockout bits, a bias a head and key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ...contract import AttentionCall
+from ...errors import ImplementationUnavailableError
+from .._visible import intervals
+
+HIDDEN = -1e30
+LOG2E = 1.4426950408889634
+HOLE = 30
+"""The bit of keys that no query sees; knockouts have the bits below."""
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """The masks of one call.
+
+    Attributes:
+        low: `[B, Tq]` int32, first visible key.
+        high: `[B, Tq]` int32, one past the last; `high <= low` where a query sees nothing.
+        valid: `[B, Tq]` int8, whether a query counts.
+        query_bits: `[B, H, Tq]` int32 or None: bit n where knockout n has this head and query.
+        key_bits: `[B, Tk]` int32 or None: bit n where knockout n has this key; a pair that shares a bit is hidden.
+        bias: `[B or 1, H, Tk]` float32 in log2 units, or None.
+    """
+
+    low: Tensor
+    high: Tensor
+    valid: Tensor
+    query_bits: Tensor | None
+    key_bits: Tensor | None
+    bias: Tensor | None
+
+    @cached_property
+    def head_bits(self) -> Tensor:
+        """`[B, H]` int32: bits that any query of a head has."""
+        assert self.query_bits is not None
+        return _any_bit(self.query_bits)
+
+    def tile_bits(self, size: int) -> Tensor:
+        """`[B, tiles]` int32: bits that any key of each `size` keys has."""
+        assert self.key_bits is not None
+        return _any_bit(_tiles(self.key_bits, size))
+
+    def tile_bias(self, size: int) -> Tensor:
+        """`[B or 1, H, tiles]` int32: 1 where any key of each `size` keys has a bias."""
+        assert self.bias is not None
+        return (_tiles(self.bias, size) != 0).any(-1).to(torch.int32)
+
+
+def masks_of(call: AttentionCall) -> Masks:
+    """Return the masks of a call.
+
+    Raises:
+        ImplementationUnavailableError: more knockouts than there are bits.
+    """
+    seen = intervals(call)
+    query_bits = key_bits = bias = None
+    if len(call.knockouts) > HOLE:
+        raise ImplementationUnavailableError(
+            f"implementation 'triton' for layer {call.layer}",
+            found=f"{len(call.knockouts)} knockouts",
+            expected=f"at most {HOLE}",
+            fix="Merge knockouts, or ask for implementation='tiled', which takes any number.",
+        )
+    if call.knockouts or seen.holes:
+        b, h, tq, _ = call.q.shape
+        query_bits = torch.zeros(b, h, tq, dtype=torch.int32, device=call.q.device)
+        key_bits = torch.zeros(b, call.k.shape[2], dtype=torch.int32, device=call.q.device)
+        for bit, knockout in enumerate(call.knockouts):
+            query_bits |= (knockout.heads[:, None] & knockout.queries[:, None]).int() << bit
+            key_bits |= knockout.keys.int() << bit
+        if seen.holes:
+            assert call.key_valid is not None
+            query_bits |= 1 << HOLE
+            key_bits |= (~call.key_valid).int() << HOLE
+    if call.key_bias is not None:
+        bias = (call.key_bias.detach().float() * LOG2E).clamp(min=HIDDEN).contiguous()
+    return Masks(seen.low, seen.high, call.valid_queries.to(torch.int8).contiguous(), query_bits, key_bits, bias)
+
+
+def _tiles(values: Tensor, size: int) -> Tensor:
+    """`[..., n]` → `[..., tiles, size]`, padded with zeros."""
+    short = -values.shape[-1] % size
+    return torch.nn.functional.pad(values, (0, short)).unflatten(-1, (-1, size))
+
+
+def _any_bit(bits: Tensor) -> Tensor:
+    """OR along the last axis of non-negative int32."""
+    total = torch.zeros_like(bits[..., 0])
+    for bit in range(HOLE + 1):
+        total |= ((bits >> bit) & 1).amax(-1) << bit
+    return total
