@@ -70,9 +70,6 @@ def explained(scope: Scope, batch: Batch) -> Iterator[None]:
             fit if memory grows with the tokens of the batch.
 
     Example:
-        >>> import attnscope
-        >>> from attnscope.engine.batches import make_batch
-        >>> scope = attnscope.load(backend="toy")
         >>> with explained(scope, batch):  # doctest: +SKIP
         ...     scope.run(batch)
     """
