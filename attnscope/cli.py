@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,6 +28,7 @@ out = Console()
 err = Console(stderr=True)
 
 USER_ERROR, INTERRUPTED = 2, 130
+CONFIG_HELP = "In place of a model: a transformers config.json, or gpt2, llama-3.1-8b, qwen3-0.6b, qwen3-32b."
 
 
 def main() -> None:
@@ -66,6 +67,10 @@ def _options(
 @app.command()
 def report(
     model: Annotated[str | None, typer.Argument(help="Folder or hub id; nothing means the embedded model.")] = None,
+    config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Make random weights; read none, not even a folder's own.")
+    ] = False,
     out_: Annotated[Path | None, typer.Option("--out", help="Run directory [default: runs/<model>].")] = None,
     text: Annotated[str | None, typer.Option(help=".txt, .jsonl, .parquet or a Hugging Face dataset.")] = None,
     context: Annotated[int | None, typer.Option(min=2, help="Tokens a text prompt [default: 512].")] = None,
@@ -78,17 +83,18 @@ def report(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     backend: Annotated[str, typer.Option(help="Model backend.")] = "hf",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer's folder or hub id [default: the model's].")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
     implementation: Annotated[str, typer.Option(help="Kernels: auto, reference, tiled, triton.")] = "auto",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens a batch at most.")] = 8192,
-    seed: Annotated[int, typer.Option(help="Of random prompts and controls.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of random weights, prompts and controls.")] = 0,
 ) -> None:
     """Say what every attention head does, and write a report (HTML, JSON, tables, statistics)."""
-    folder = out_ if out_ is not None else Path("runs") / (Path(model).name if model else "pocket")
+    folder = out_ if out_ is not None else Path("runs") / _run_name(model, config, random_weights)
     resume = f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
     with exit_codes(resume):
         from .core.run_directory import check_writable
-        from .models._loading import load
+        from .models._loading import load, outline
         from .present.text import summary
         from .progress import announce, tracker
         from .report_plan import ReportPlan
@@ -96,16 +102,23 @@ def report(
 
         check_writable(folder)
         plan = ReportPlan(text, context, prompts, documents, truncate, column, seed)
-        scope = load(
-            model,
-            backend=backend,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-        )
-        announce(err, scope.info, plan)
+        options: dict[str, Any] = {
+            "config": config,
+            "backend": backend,
+            "dtype": dtype,
+            "device": device,
+            "device_map": device_map,
+            "revision": revision,
+            "tokenizer": tokenizer,
+            "trust_remote_code": trust_remote_code,
+            "seed": seed,
+        }
+        early = outline(model, **options) if random_weights else None
+        if early is not None:
+            announce(err, early, plan)
+        scope = load(model, random_weights=random_weights, **options)
+        if early is None:
+            announce(err, scope, plan)
         with tracker(err) as track:
             finished = run(
                 scope,
@@ -118,6 +131,13 @@ def report(
             )
         out.print(summary(finished))
         out.print(f"report: {(folder / 'report.html').absolute()}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _run_name(model: str | None, config: str | None, random_weights: bool) -> str:
+    """Name a run so that random weights never replace a model's own run."""
+    path = Path(model or config or "pocket").absolute()
+    name = path.parent.name if path.name == "config.json" else path.name.removesuffix(".json")
+    return f"{name}-random" if random_weights else name
 
 
 @app.command()
@@ -141,6 +161,7 @@ def heads(
 @app.command()
 def doctor(
     model: Annotated[str | None, typer.Argument(help="Also say what this model would need.")] = None,
+    config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
     context: Annotated[int | None, typer.Option(min=1, help="Tokens a prompt.")] = None,
 ) -> None:
     """Say what is installed, which kernels and devices work, and what a model would need."""
@@ -149,8 +170,8 @@ def doctor(
         from .present.findings import findings_table
 
         groups = {"Libraries": checks.libraries(), "Devices": checks.devices(), "Kernels": checks.kernels()}
-        if model is not None:
-            groups[f"Model {model}"] = checks.model_needs(model, context)
+        if model is not None or config is not None:
+            groups[f"Model {model or config}"] = checks.model_needs(model, context, config)
         for title, findings in groups.items():
             out.print(findings_table(title, [(f.what, f.works, f.detail) for f in findings]))
         if any(finding.works is False for findings in groups.values() for finding in findings):

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 OPTIONAL = {
     "triton": "triton",
@@ -82,30 +82,36 @@ def devices() -> list[Finding]:
     return found
 
 
-def model_needs(model: str, context: int | None = None) -> list[Finding]:
-    """Return what a local model folder would need, read from its files without loading it.
+def model_needs(model: str | None, context: int | None = None, config: Any = None) -> list[Finding]:
+    """Return what a model would need, read from its files, or its configuration alone, without loading it.
 
     Args:
+        model: a folder or hub id; None where there is a configuration.
         context: tokens a prompt; None takes the model's own context.
+        config: as in `attnscope.load`.
 
     Raises:
-        ModelNotFoundError, CorruptModelError, UnsupportedModelError: as in `attnscope.load`.
+        ModelError, CorruptModelError, UnsupportedModelError, UnknownNameError: as in `attnscope.load`.
+
+    Example:
+        >>> model_needs(None, config="gpt2")[0].detail
+        '124.4 million'
     """
     import torch
 
-    from .models._folder import check_folder
-    from .models._hub import local_folder
+    from .models._folder import check_weights
     from .models._memory import free_memory
-    from .models._pretrained import read_config
     from .models._quiet import quiet_transformers
-    from .models._refusals import refuse_by_name
+    from .models._random import count, meta_model
+    from .models._shape import read_shape
 
-    folder, _ = local_folder(model, revision=None, code=False)
-    n_parameters = check_folder(Path(folder))
-    with quiet_transformers():
-        config = read_config(Path(folder), False).get_text_config()
-    refuse_by_name(config)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shape = read_shape(model, config=config, random_weights=config is not None)
+    source, device, text = shape.source, shape.device, shape.config.get_text_config()
+    if source.folder is not None:
+        n_parameters = check_weights(source.folder)
+    else:
+        with quiet_transformers():
+            n_parameters = count(meta_model(shape.kind, shape.config, shape.dtype, name=source.name))
     free = free_memory(device)
     found = [Finding("parameters", True, f"{n_parameters / 1e6:.1f} million")]
     for dtype in (torch.float32, torch.bfloat16):
@@ -113,9 +119,9 @@ def model_needs(model: str, context: int | None = None) -> list[Finding]:
         fits = None if free is None else size * 1.1 < free
         name = str(dtype).removeprefix("torch.")
         found.append(Finding(f"weights in {name}", fits, f"{size / 2**30:.2f} GiB on {device}"))
-    tokens = context or getattr(config, "max_position_embeddings", None)
+    tokens = context or getattr(text, "max_position_embeddings", None)
     if tokens is not None:
-        heads = getattr(config, "num_attention_heads", 0)
+        heads = getattr(text, "num_attention_heads", 0)
         dense = heads * tokens**2 * 4
         linear = heads * tokens * 4 * 12
         found.append(

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .core.model_info import ModelInfo
+    from .models._base import Scope
+    from .models._outline import Outline
     from .tasks.needle import Needle
+    from .tasks.random_tokens import RandomTokens
     from .tasks.text import Text
     from .workflow import Track
 
@@ -35,20 +38,23 @@ def tracker(console: Console) -> Iterator[Track]:
         yield track
 
 
-def announce(console: Console, info: ModelInfo, plan: ReportPlan) -> None:
+def announce(console: Console, model: Scope | Outline, plan: ReportPlan) -> None:
     """Say, before it starts, what a report will run through the model."""
-    tokens, multiplications = cost(info, plan)
+    info = model.info
+    tokens, multiplications = cost(info, plan, model.tokenizer is not None)
+    weights = f", random weights (seed {info.weights_seed})" if info.weights == "random" else ""
     console.print(
-        f"{info.model_id}: {len(info.attention_layers)} layers × {info.n_heads} query heads on {info.device} "
+        f"{info.model_id}{weights}: {len(info.attention_layers)} layers × {info.n_heads} query heads on {info.device} "
         f"({info.dtype}); about {tokens:,} tokens, {multiplications / 1e12:.2f} trillion multiply-adds",
         highlight=False,
         markup=False,
     )
 
 
-def cost(info: ModelInfo, plan: ReportPlan) -> tuple[int, float]:
+def cost(info: ModelInfo, plan: ReportPlan, has_tokenizer: bool = True) -> tuple[int, float]:
     """Return how many tokens a report runs at most, and how many multiply-adds that is (attention twice over)."""
-    shapes = {part.name: _shape(part.task) for part in sections(plan, info)}
+    parts = sections(plan, info, has_tokenizer)
+    shapes = {part.name: (0, 0) if part.skipped else _shape(part.task) for part in parts}
     repeats, needle = shapes["repeats"], shapes["needle"]
     passes = [
         *shapes.values(),
@@ -62,5 +68,5 @@ def cost(info: ModelInfo, plan: ReportPlan) -> tuple[int, float]:
     return tokens, tokens * (info.n_parameters or 0) + attention
 
 
-def _shape(task: Text | Needle | Repeats) -> tuple[int, int]:
+def _shape(task: Text | RandomTokens | Needle | Repeats) -> tuple[int, int]:
     return task.n, 1 + task.period * task.copies if isinstance(task, Repeats) else task.length

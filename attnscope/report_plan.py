@@ -11,6 +11,7 @@ from .core.errors import TaskError
 from .core.model_info import ModelInfo
 from .tasks._answers import with_answers
 from .tasks.needle import Needle
+from .tasks.random_tokens import RandomTokens
 from .tasks.repeats import Repeats
 from .tasks.text import Text
 
@@ -37,6 +38,7 @@ TEXT_COLLECTORS = (
 )
 SHORT = 64
 """Prompt length of the sink rate in 2410.10781, tokens."""
+NO_NEEDLES = "the model has no tokenizer, so no needle can be written for it"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class ReportPlan:
         if limit is not None and self.context > limit:
             raise TaskError(
                 f"context of {self.context} tokens",
-                found=f"{info.model_id}, trained for {limit}",
+                found=f"{info.model_id}, made for {limit}",
                 expected=f"at most {limit}",
                 fix=f"Pass --context {limit} or less.",
             )
@@ -101,32 +103,55 @@ class ReportPlan:
 
 @dataclass(frozen=True)
 class Section:
-    """One prompt set and what is collected on it."""
+    """One prompt set and what is collected on it.
+
+    Attributes:
+        name: of the prompt set.
+        task: makes the prompts.
+        build: tokenizer → prompts.
+        collectors: what is measured on them.
+        skipped: why the set is not made, or None.
+    """
 
     name: str
     task: Any
     build: Callable[[Any], Dataset]
     collectors: tuple[Collector, ...]
+    skipped: str | None = None
 
 
-def sections(plan: ReportPlan, info: ModelInfo) -> list[Section]:
-    """Return the report's prompt sets in the order in which they run; they fit the model's context."""
+def sections(plan: ReportPlan, info: ModelInfo, has_tokenizer: bool = True) -> list[Section]:
+    """Return the report's prompt sets in the order in which they run; they fit the model's context.
+
+    Without a tokenizer, a model with random weights reads random tokens in place of text (a text that was asked for
+    stays, and its task refuses) and no needles.
+    """
+    wordless = not has_tokenizer and info.weights == "random"
     context = plan.context_for(info)
     limit = info.context_length or max(context, plan.needle_length)
-    period = min(plan.period, (limit - 1) // 4)
+    period = min(plan.period, (limit - 1) // 4, *([info.vocab_size - 1] if wordless else []))
     get = collectors.get
     lengths = tuple(sorted({SHORT, context}))
-    text = Text(
-        plan.text,
-        n=plan.prompts,
-        length=context,
-        packing="documents" if plan.documents else "packed",
-        truncate=plan.truncate,
-        column=plan.column,
-    )
-    short = Text(plan.text, n=plan.short_prompts, length=min(SHORT, limit), column=plan.column)
-    twice = Repeats(n=plan.repeats, period=period, copies=2, seed=plan.seed)
-    often = Repeats(n=plan.echoes, period=period, copies=4, seed=plan.seed)
+    drawn: dict[str, Any] = {"seed": plan.seed}
+    if wordless:
+        drawn |= {"vocab_size": info.vocab_size, "bos_token_id": info.bos_token_id}
+    text: Text | RandomTokens
+    short: Text | RandomTokens
+    if wordless and plan.text is None and not plan.documents:
+        text = RandomTokens(n=plan.prompts, length=context, **drawn)
+        short = RandomTokens(n=plan.short_prompts, length=min(SHORT, limit), **drawn)
+    else:
+        text = Text(
+            plan.text,
+            n=plan.prompts,
+            length=context,
+            packing="documents" if plan.documents else "packed",
+            truncate=plan.truncate,
+            column=plan.column,
+        )
+        short = Text(plan.text, n=plan.short_prompts, length=min(SHORT, limit), column=plan.column)
+    twice = Repeats(n=plan.repeats, period=period, copies=2, **drawn)
+    often = Repeats(n=plan.echoes, period=period, copies=4, **drawn)
     needle = Needle(n=plan.needles, length=min(plan.needle_length, limit), seed=plan.seed)
     of_text = (
         *(get(name)() for name in TEXT_COLLECTORS),
@@ -139,5 +164,11 @@ def sections(plan: ReportPlan, info: ModelInfo) -> list[Section]:
         Section("short", short, short.build, (get("sink_rate")(lengths=(SHORT,)),)),
         Section("repeats", twice, twice.build, copying),
         Section("echoes", often, often.build, (get("echo")(),)),
-        Section("needle", needle, lambda tokenizer: with_answers(needle.build(tokenizer)), (get("retrieval")(),)),
+        Section(
+            "needle",
+            needle,
+            lambda tokenizer: with_answers(needle.build(tokenizer)),
+            (get("retrieval")(),),
+            skipped=NO_NEEDLES if wordless else None,
+        ),
     ]

@@ -25,9 +25,10 @@ from .engine.batches import check_prompts, fingerprint
 from .engine.collect import collect
 from .models._loading import load, require_causal
 from .report_plan import ReportPlan, Section, sections
-from .reports.build import build
+from .reports.build import PROMPT_SET_OF, build
 from .reports.causal import causal_check
 from .tasks._answers import with_copies_as_answers
+from .tasks.random_tokens import RandomTokens
 
 if TYPE_CHECKING:
     from .models._base import Scope
@@ -68,7 +69,8 @@ def report(
 
     Raises:
         UnsupportedModelError: the model is not causal.
-        TaskError: the text is missing, empty, too short or too long.
+        TaskError: the text is missing, empty, too short or too long, or there is text but no tokenizer.
+        DeviceError: the device ran out of memory; the message says where, and what would fit.
         OutputError: `out` cannot be written or holds other files.
 
     Example:
@@ -81,13 +83,19 @@ def report(
     require_causal(scope, "the head report")
     target = check_writable(out) if out is not None else None
     partial = target.with_name(f"{target.name}.partial") if target is not None else None
-    parts = sections(plan, scope.info)
+    parts = sections(plan, scope.info, scope.tokenizer is not None)
     given = dict(prompts or {})
     _check_names(given, [part.name for part in parts])
-    chosen_sets = {part.name: given[part.name] if part.name in given else part.build(scope.tokenizer) for part in parts}
-    missing: dict[str, str] = {}
-    with track("Checking needles", 1):
-        chosen_sets["needle"] = _answered(scope, chosen_sets["needle"], missing, implementation, batch_tokens)
+    chosen_sets = {part.name: _prompts(part, given, scope.tokenizer) for part in parts}
+    missing = {
+        score: part.skipped
+        for part in parts
+        for score, prompt_set in PROMPT_SET_OF.items()
+        if part.skipped is not None and prompt_set == part.name and chosen_sets[part.name] is None
+    }
+    if chosen_sets["needle"] is not None:
+        with track("Checking needles", 1):
+            chosen_sets["needle"] = _answered(scope, chosen_sets["needle"], missing, implementation, batch_tokens)
     statistics: dict[str, xr.Dataset] = {}
     for part in parts:
         chosen = chosen_sets[part.name]
@@ -125,6 +133,13 @@ def _check_names(given: Mapping[str, Any], names: list[str]) -> None:
     unknown = sorted(set(given) - set(names))
     if unknown:
         raise TaskError("prompts of a report", found=f"sets {unknown}", expected=f"some of {names}")
+
+
+def _prompts(part: Section, given: Mapping[str, Any], tokenizer: Any) -> Any:
+    """Return the prompts of a section, or None where it is skipped."""
+    if part.name in given:
+        return given[part.name]
+    return None if part.skipped else part.build(tokenizer)
 
 
 def _answered(scope: Scope, needles: Any, missing: dict[str, str], implementation: str, batch_tokens: int) -> Any:
@@ -210,7 +225,16 @@ def _provenance(
         bos_policy=f"every prompt begins with token {bos}"
         if bos is not None
         else "the model has no BOS; none is added",
+        notes=_notes(parts, given),
     )
+
+
+def _notes(parts: list[Section], given: set[str]) -> tuple[str, ...]:
+    noise = [part.name for part in parts if isinstance(part.task, RandomTokens) and part.name not in given]
+    if not noise:
+        return ()
+    sets = " and ".join(noise)
+    return (f"The model has no tokenizer, so the prompt sets {sets} are uniform random tokens, not language.",)
 
 
 def _versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -44,6 +45,10 @@ class ModelInfo(BaseModel):
     dtype: str = "float32"
     device: str = "cpu"
     n_parameters: int | None = None
+    weights: Literal["given", "random"] = Field(
+        default="given", description="random: drawn from weights_seed and never trained; given: all others"
+    )
+    weights_seed: int | None = Field(default=None, description="seed of random weights")
     materialises_pattern: bool = Field(default=False, description="the backend forms the T×T pattern itself")
 
     @model_validator(mode="after")
@@ -52,6 +57,8 @@ class ModelInfo(BaseModel):
             raise ValueError(f"{self.n_heads} query heads do not divide over {self.n_kv_heads} KV heads")
         if max(self.attention_layers) >= self.n_layers:
             raise ValueError(f"attention layer {max(self.attention_layers)} of {self.n_layers} layers")
+        if (self.weights == "random") != (self.weights_seed is not None):
+            raise ValueError(f"{self.weights} weights with seed {self.weights_seed}")
         return self
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 from attnscope_kernels import AttentionCall, attend
 
 from .batches import PromptSet, check_prompts, make_batch, plan
+from .memory import explained
 
 if TYPE_CHECKING:
     from ..edits._base import Edit
@@ -38,6 +39,7 @@ def token_accuracy(
 
     Raises:
         TaskError: empty or too long prompts, or a column is missing.
+        DeviceError: the device ran out of memory.
 
     Example:
         >>> import attnscope, datasets
@@ -61,7 +63,7 @@ def token_accuracy(
     for group in plan(lengths, batch_tokens):
         batch = make_batch(prompts, group, scope.device)
         queries, targets = batch.column("query_positions", "accuracy"), batch.column("target_ids", "accuracy")
-        with torch.no_grad(), scope.attach(tap):
+        with explained(scope, batch), torch.no_grad(), scope.attach(tap):
             guesses = scope.logits(batch).argmax(-1).cpu()
         starts = batch.starts.tolist()
         for b, prompt in enumerate(group):

@@ -28,14 +28,14 @@ class Checkpoint:
         self.identity = hashlib.sha256(identity.encode()).hexdigest()
         self.every, self._last = every, time.monotonic()
 
-    def restore(self, states: dict[str, State]) -> tuple[int, set[str]]:
-        """Fill the states from the file and return (batches done, implementations that ran).
+    def restore(self, states: dict[str, State]) -> tuple[set[int], set[str]]:
+        """Fill the states from the file and return (prompts done, implementations that ran).
 
         Raises:
             OutputError: the file is corrupt or belongs to another collection.
         """
         if self.path is None or not self.path.exists():
-            return 0, set()
+            return set(), set()
         try:
             with safe_open(self.path, framework="numpy") as file:
                 meta = json.loads(file.metadata()["attnscope"])
@@ -51,15 +51,15 @@ class Checkpoint:
                         state[key][...] = file.get_tensor(f"{name}.{key}")
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise OutputError(f"checkpoint {self.path}", found=f"unreadable: {error}", fix="Delete it.") from error
-        return meta["done"], set(meta["implementations"])
+        return set(meta["done"]), set(meta["implementations"])
 
-    def save(self, states: dict[str, State], done: int, implementations: set[str], last: bool) -> None:
+    def save(self, states: dict[str, State], done: set[int], implementations: set[str], last: bool) -> None:
         """Write the states, at most once every few seconds but for the last, and rename them into place."""
         if self.path is None or not (last or time.monotonic() - self._last >= self.every):
             return
         self._last = time.monotonic()
         fresh = self.path.with_name(f".{self.path.name}.new")
-        meta = {"identity": self.identity, "done": done, "implementations": sorted(implementations)}
+        meta = {"identity": self.identity, "done": sorted(done), "implementations": sorted(implementations)}
         arrays = {f"{name}.{key}": array for name, state in states.items() for key, array in state.items()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from ..core.batch import Batch
 from ..core.errors import StatisticsError
 from .batches import PromptSet, check_prompts, fingerprint, make_batch, plan
 from .checkpoint import Checkpoint
+from .memory import explained
 
 if TYPE_CHECKING:
     from ..edits._base import Edit
@@ -51,7 +52,7 @@ def collect(
         batch_tokens: padded tokens a batch at most (one prompt at the least).
         progress: called after every batch.
         checkpoint: file that keeps what was done; the same call with the same file goes on from there (and is done at
-            once where all was done). The file stays; it is yours to delete.
+            once where all was done), also with another `batch_tokens`. The file stays; it is yours to delete.
 
     Returns:
         xarray.Dataset: all collectors' variables; attrs name the kernel implementation and the prompts' fingerprint.
@@ -60,6 +61,7 @@ def collect(
         TaskError: empty or too long prompts, or prompts without the columns that a collector needs.
         StatisticsError: two collectors give the same variable, or there is no collector.
         UnknownNameError: no collector has such a name.
+        DeviceError: the device ran out of memory; the message says where, and about what would fit.
 
     Example:
         >>> import attnscope, datasets
@@ -71,19 +73,22 @@ def collect(
     """
     chosen = _resolve(collectors)
     lengths = check_prompts(prompts, scope.info.context_length)
-    groups = plan(lengths, batch_tokens)
     states = {c.name: c.init(scope.info, len(prompts)) for c in chosen}
     print_ = fingerprint(prompts)
-    kept = Checkpoint(checkpoint, f"{scope.info.model_dump_json()}{print_}{chosen}{edits}{groups}")
+    kept = Checkpoint(checkpoint, f"{scope.info.model_dump_json()}{print_}{chosen}{edits}")
     done, implementations = kept.restore(states)
     total = sum(lengths)
-    for number, group in enumerate(groups):
-        if number >= done:
-            batch = make_batch(prompts, group, scope.device)
-            implementations |= run_batch(scope, batch, chosen, states, edits=edits, implementation=implementation)
-            kept.save(states, number + 1, implementations, last=number + 1 == len(groups))
+    rest = [prompt for prompt in range(len(prompts)) if prompt not in done]
+    groups = [[rest[i] for i in group] for group in plan([lengths[i] for i in rest], batch_tokens)]
+    if progress is not None and done:
+        progress(sum(lengths[i] for i in done), total)
+    for group in groups:
+        batch = make_batch(prompts, group, scope.device)
+        implementations |= run_batch(scope, batch, chosen, states, edits=edits, implementation=implementation)
+        done.update(group)
+        kept.save(states, done, implementations, last=len(done) == len(prompts))
         if progress is not None:
-            progress(sum(lengths[i] for g in groups[: number + 1] for i in g), total)
+            progress(sum(lengths[i] for i in done), total)
     merged = xr.merge([c.finalize(states[c.name], scope.info) for c in chosen], combine_attrs="no_conflicts")
     merged.attrs |= {
         "implementation": ", ".join(sorted(implementations)) or "none",
@@ -129,7 +134,7 @@ def run_batch(
         for c in on_residual:
             c.fold(states[c.name], ResidualSeen(scope.info, batch, layer, site, stream))
 
-    with torch.no_grad(), scope.attach(tap, residual if on_residual else None):
+    with explained(scope, batch), torch.no_grad(), scope.attach(tap, residual if on_residual else None):
         scope.run(batch)
     return ran
 

@@ -25,8 +25,9 @@ def describe(
     *,
     model_id: str = "",
     revision: str | None = None,
+    weights_seed: int | None = None,
 ) -> ModelInfo:
-    """Return the model's shape and provenance.
+    """Return the model's shape and provenance; `weights_seed` is that of random weights, None for all others.
 
     Raises:
         UnsupportedModelError: layers differ in heads, KV heads or head size.
@@ -65,4 +66,6 @@ def describe(
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(input_device(model)),
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        weights="given" if weights_seed is None else "random",
+        weights_seed=weights_seed,
     )

@@ -13,13 +13,12 @@ from ..core.errors import CorruptModelError, ModelNotFoundError, UnsupportedMode
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def check_folder(folder: Path, *, need_weights: bool = True) -> int:
-    """Return the number of parameters in a local model folder.
+def check_config(folder: Path) -> Path:
+    """Return the config.json of a local model folder.
 
     Raises:
-        ModelNotFoundError: it is missing, or holds no config.json or no weights.
-        UnsupportedModelError: its weights are pickled only; they are never opened.
-        CorruptModelError: a file is truncated or cannot be parsed; the message names it.
+        ModelNotFoundError: the folder is missing, or holds no config.json.
+        CorruptModelError: it is no JSON object.
     """
     if not folder.is_dir():
         raise ModelNotFoundError(
@@ -35,11 +34,20 @@ def check_folder(folder: Path, *, need_weights: bool = True) -> int:
             expected="config.json beside the weights, as save_pretrained writes them",
         )
     read_json(folder / "config.json")
+    return folder / "config.json"
+
+
+def check_weights(folder: Path) -> int:
+    """Return the number of parameters in a local model folder.
+
+    Raises:
+        ModelNotFoundError: it holds no weights.
+        UnsupportedModelError: its weights are pickled only; they are never opened.
+        CorruptModelError: a file is truncated or cannot be parsed; the message names it.
+    """
     files = weight_files(folder)
     if files:
         return sum(count_parameters(path) for path in files)
-    if not need_weights:
-        return 0
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
         raise UnsupportedModelError(
@@ -52,7 +60,7 @@ def check_folder(folder: Path, *, need_weights: bool = True) -> int:
         f"model folder {str(folder)!r}",
         found="no weights",
         expected="*.safetensors",
-        fix="Copy the weights, or pass random_weights=True.",
+        fix="Copy the weights, or ask for random ones with --random-weights (random_weights=True in Python).",
     )
 
 

@@ -11,11 +11,20 @@ from ..core.errors import ModelNotFoundError, UnsupportedModelError
 from ._folder import PICKLES
 
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+_WEIGHTS = "*.safetensors"
 
 
-def local_folder(model: str | Path, *, revision: str | None = None, code: bool = False) -> tuple[Path, str | None]:
+def local_folder(
+    model: str | Path, *, revision: str | None = None, code: bool = False, weights: bool = True
+) -> tuple[Path, str | None]:
     """Return the folder of a model and, for a hub id, the commit; hub files are downloaded (safetensors only).
+
+    Args:
+        model: a folder or a hub id.
+        revision: of a hub id.
+        code: download modelling code too.
+        weights: download the weights.
 
     Raises:
         ModelNotFoundError: no such folder or hub id, or the hub cannot be reached.
@@ -31,7 +40,7 @@ def local_folder(model: str | Path, *, revision: str | None = None, code: bool =
         )
     if path.exists() or _looks_like_path(model):
         return path, None
-    return _download(str(model), revision, code)
+    return _download(str(model), revision, code, weights)
 
 
 def _looks_like_path(model: str | Path) -> bool:
@@ -40,14 +49,12 @@ def _looks_like_path(model: str | Path) -> bool:
     return isinstance(model, Path) or starts or "\\" in text or text.endswith(".safetensors") or not _HUB_ID.match(text)
 
 
-def _download(model: str, revision: str | None, code: bool) -> tuple[Path, str | None]:
+def _download(model: str, revision: str | None, code: bool, weights: bool) -> tuple[Path, str | None]:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    wanted: dict[str, Any] = {
-        "allow_patterns": [*_FILES, "*.py"] if code else _FILES,
-        "ignore_patterns": ["*/*"],
-    }
+    allowed = [*_FILES, *([_WEIGHTS] if weights else []), *(["*.py"] if code else [])]
+    wanted: dict[str, Any] = {"allow_patterns": allowed, "ignore_patterns": ["*/*"]}
     try:
         folder = Path(snapshot_download(model, revision=revision, **wanted))
     except GatedRepoError as error:

@@ -42,8 +42,13 @@ def switched(configs: list[Any]) -> Iterator[None]:
             config._attn_implementation_internal = implementation
 
 
-def probe(model: nn.Module, n_tokens: int = 4) -> dict[nn.Module, AttentionCall]:
+def probe(model: nn.Module, n_tokens: int = 4, *, on_meta: bool = False) -> dict[nn.Module, AttentionCall]:
     """Run one forward of a few tokens and return each calling attention module with its call, in order.
+
+    Args:
+        model: a transformers model.
+        n_tokens: of the forward.
+        on_meta: the model has no weights; its forward makes shapes only.
 
     Raises:
         UnsupportedModelError: nothing calls, a module calls twice, the forward fails with a tap's masks, or a call
@@ -63,11 +68,15 @@ def probe(model: nn.Module, n_tokens: int = 4) -> dict[nn.Module, AttentionCall]
         _check_agreement(module, call, mask, masks)
         return call.v.new_zeros(*call.q.shape[:3], call.v.shape[3])
 
-    body, ids = body_of(model), _harmless_ids(model, n_tokens)
+    body = body_of(model)
+    inputs = {"input_ids": _harmless_ids(model, n_tokens), **forward_options(body)}
+    if on_meta:  # with a mask, transformers does not look for packed sequences, which needs numbers
+        inputs["input_ids"] = inputs["input_ids"].to("meta")
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     tokens = (discovery.set(record), recorded_masks.set(masks))
     try:
         with switched(_configs(model)), torch.no_grad():
-            body(input_ids=ids, **forward_options(body))
+            body(**inputs)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:

@@ -33,14 +33,21 @@ def load(model: Any = None, **options: Any) -> HFScope:
     """
     from ._pretrained import load_pretrained
 
-    loaded, tokenizer, model_id, revision = load_pretrained(model, **options)
-    return HFScope(loaded, tokenizer, model_id=model_id, revision=revision)
+    loaded = load_pretrained(model, **options)
+    return HFScope(
+        loaded.model,
+        loaded.tokenizer,
+        model_id=loaded.model_id,
+        revision=loaded.revision,
+        weights_seed=loaded.weights_seed,
+    )
 
 
 class HFScope:
     """A transformers model behind one tap (see `Scope`); the model itself is left as it is.
 
-    Gradients follow the caller's mode: weights that attnscope loaded do not require them.
+    Gradients follow the caller's mode: weights that attnscope loaded do not require them. `weights_seed` says that the
+    weights are random, drawn from this seed.
 
     Raises:
         UnsupportedModelError: the model's attention cannot be tapped or expressed; the message says why.
@@ -51,7 +58,15 @@ class HFScope:
         ...     scope.run(batch)
     """
 
-    def __init__(self, model: Any, tokenizer: Any = None, *, model_id: str = "", revision: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        model_id: str = "",
+        revision: str | None = None,
+        weights_seed: int | None = None,
+    ) -> None:
         refuse_by_name(getattr(model, "config", None))
         refuse_own_attention(model)
         calls = probe(model)
@@ -59,7 +74,9 @@ class HFScope:
         self._value_dim = {self._layout.attention[module]: call.v.shape[3] for module, call in calls.items()}
         self._attached = False
         self.model, self.tokenizer = model, tokenizer
-        self.info = describe(model, tokenizer, self._layout, calls, model_id=model_id, revision=revision)
+        self.info = describe(
+            model, tokenizer, self._layout, calls, model_id=model_id, revision=revision, weights_seed=weights_seed
+        )
 
     @property
     def device(self) -> torch.device:

@@ -18,22 +18,38 @@ from ._base import ResidualTap
 from ._options import read_device, read_dtype
 
 
-def load(model: Any = None, *, dtype: Any = "auto", device: Any = None, tokenizer: Any = None, **_: Any) -> Toy:
+def load(
+    model: Any = None,
+    *,
+    config: Any = None,
+    dtype: Any = "auto",
+    device: Any = None,
+    tokenizer: Any = None,
+    seed: int = 0,
+    **_: Any,
+) -> Toy:
     """Return a toy model: the given one as it is, or a small random one.
 
     Raises:
-        UnsupportedModelError: `model` is not a Toy.
+        UnsupportedModelError: `model` is not a Toy, or there is a configuration.
 
     Example:
         >>> load().info.n_heads
         4
     """
+    if config is not None:
+        raise UnsupportedModelError(
+            "toy model",
+            found="a configuration",
+            expected="none",
+            fix="Use the backend hf, or Toy(...) for other sizes.",
+        )
     if isinstance(model, Toy):
         return model
     if model is not None:
         raise UnsupportedModelError("toy model", found=repr(model), expected="a Toy, or None for a random one")
     chosen = read_device(device or "cpu")
-    toy = Toy(dtype=read_dtype(dtype, chosen), device=chosen)
+    toy = Toy(seed=seed, dtype=read_dtype(dtype, chosen), device=chosen)
     toy.tokenizer = tokenizer
     return toy
 
@@ -116,6 +132,8 @@ class Toy:
             windows=(window,) * n_layers,
             dtype=str(dtype).removeprefix("torch."),
             device=str(device),
+            weights="random",
+            weights_seed=seed,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -47,6 +47,8 @@ def render(report: HeadReport, statistics: Mapping[str, xr.Dataset]) -> str:
     )
     version = _markup.text(report.provenance.attnscope_version)
     model = _markup.text(report.model.model_id, 120)
+    if report.model.weights == "random":
+        model += ", random weights"
     return _fill(
         _asset("page.html"),
         {

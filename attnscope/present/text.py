@@ -22,7 +22,7 @@ from .views.heads import heads_table as heads_view
 from .views.labels import headline, label_counts, top_heads
 from .views.scores import missing_evidence
 from .views.sinks import sink_rates, sink_table
-from .wording import SCORE_WORDS, number, units_suffix
+from .wording import SCORE_WORDS, number, units_suffix, weights_notice
 
 COLUMNS = {
     "sink_mass": "sink",
@@ -43,13 +43,14 @@ def summary(report: HeadReport, files: Mapping[str, str | Path] | None = None) -
         report: the report.
         files: what it is → where it is, for example `{"page": "runs/pocket/report.html"}`.
     """
-    info = report.model
+    info, notice = report.model, weights_notice(report.model)
     parts: list[RenderableType] = [
         Text(visible(info.model_id, 100), style="bold"),
         Text(
             f"{info.architecture}, {info.n_layers} layers × {info.n_heads} query heads over {info.n_kv_heads} KV heads",
             style="dim",
         ),
+        *([Text(notice, style="bold yellow")] if notice else []),
         Text(""),
         Text(headline(report)),
         _indent(_labels(report)),
@@ -92,7 +93,9 @@ def heads_table(report: HeadReport, label: str | None = None, sort: str | None =
         role = "stream" if row.role == "streaming" else row.role
         table.add_row(row.name, str(row.kv_head), role, Text(", ".join(row.labels)), *values)
     n = len(report.records)
-    table.caption = Text(f"{len(rows)} of {n} heads" + (f" labelled {label}" if label else ""))
+    notice = weights_notice(report.model)
+    caption = f"{len(rows)} of {n} heads" + (f" labelled {label}" if label else "")
+    table.caption = Text(f"{caption}\n{notice}" if notice else caption)
     return table
 
 

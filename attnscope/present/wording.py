@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from ..core.model_info import ModelInfo
 from ..core.report import Interval, Measured, Missing
 
 SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<"}
@@ -88,6 +89,25 @@ def evidence(item: Measured | Missing | None) -> str:
     if not isinstance(item, Measured):
         return "not measured"
     return f"{number(item.value)}{units_suffix(item.units)} {bounds(item.interval)}".strip()
+
+
+def weights_notice(info: ModelInfo) -> str | None:
+    """Return what a reader must know of random weights; None where there is nothing to say.
+
+    Example:
+        >>> from ..core.model_info import ModelInfo
+        >>> info = ModelInfo(model_id="toy", architecture="Toy", backend="toy", attention_layers=(0,), n_layers=1,
+        ...                  n_heads=1, n_kv_heads=1, head_dim=8, d_model=8, vocab_size=9, weights="random",
+        ...                  weights_seed=3)
+        >>> weights_notice(info)
+        'Random weights (seed 3): this model was never trained. Its labels ... say nothing about a trained model.'
+    """
+    if info.weights != "random":
+        return None
+    return (
+        f"Random weights (seed {info.weights_seed}): this model was never trained. "
+        "Its labels and scores say nothing about a trained model."
+    )
 
 
 def arxiv_url(citation: str | None) -> str | None:

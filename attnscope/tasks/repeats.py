@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.errors import TaskError
+from ._vocabulary import vocabulary
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,9 +25,10 @@ class Repeats:
         copies: how often the sequence stands there; two for induction scores, four in RazorAttention.
         seed: of the random sequences.
         vocab_size: draw ids below this; None takes the tokenizer's. Special tokens are never drawn.
+        bos_token_id: first token where there is no tokenizer; None for a model without one. Never drawn.
 
     Raises:
-        TaskError: fewer ordinary tokens than a copy holds, or sizes below 1 (copies below 2).
+        TaskError: fewer ordinary tokens than a copy holds, sizes below 1 (copies below 2), or a BOS that is no token.
 
     Example:
         >>> Repeats(n=2, period=3, vocab_size=9).build()["input_ids"][0][:3] != []
@@ -39,6 +41,7 @@ class Repeats:
     copies: int = 2
     seed: int = 0
     vocab_size: int | None = None
+    bos_token_id: int | None = None
 
     def __post_init__(self) -> None:
         for field, least in (("n", 1), ("period", 2), ("copies", 2)):
@@ -46,22 +49,16 @@ class Repeats:
                 raise TaskError(f"repeats {field}", found=getattr(self, field), expected=f"at least {least}")
 
     def build(self, tokenizer: Any = None) -> Dataset:
-        """Draw the prompts; without a tokenizer there is no BOS and `vocab_size` is needed."""
+        """Draw the prompts; without a tokenizer `vocab_size` is needed, and BOS is `bos_token_id`."""
         from datasets import Dataset
 
-        size = self.vocab_size or (len(tokenizer) if tokenizer is not None else None)
-        if size is None:
-            raise TaskError("repeats", found="neither a tokenizer nor vocab_size", expected="one of them")
-        special = set(tokenizer.all_special_ids) if tokenizer is not None else set()
-        ordinary = [token for token in range(size) if token not in special]
+        prefix, ordinary = vocabulary(self.name, tokenizer, self.vocab_size, self.bos_token_id)
         if len(ordinary) < self.period:
             raise TaskError(
                 "repeats period",
                 found=self.period,
                 expected=f"at most the {len(ordinary)} ordinary tokens of the vocabulary",
             )
-        bos = tokenizer.bos_token_id if tokenizer is not None else None
-        prefix = [] if bos is None else [bos]
         rng = random.Random(f"repeats:{self.seed}")
         return Dataset.from_dict(
             {

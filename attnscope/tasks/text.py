@@ -32,7 +32,8 @@ class Text:
         skip: prompts to leave out at the start.
 
     Raises:
-        TaskError: no such file or dataset, not UTF-8, no text, a single token, or a document longer than `length`.
+        TaskError: no such file or dataset, not UTF-8, no text, a single token, or a document longer than `length`;
+            or the model has no tokenizer.
 
     Example:
         >>> Text(n=2, length=16).name
@@ -59,7 +60,12 @@ class Text:
         from datasets import Dataset
 
         if tokenizer is None:
-            raise TaskError("text prompts", found="a model without a tokenizer", expected="one with a tokenizer")
+            raise TaskError(
+                "text prompts",
+                found="a model without a tokenizer",
+                expected="one with a tokenizer",
+                fix="Pass one: --tokenizer with a folder or hub id (tokenizer= in Python).",
+            )
         documents = (
             tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             for text in read_documents(self.source, self.column, self.split)

@@ -133,6 +133,18 @@ def test_what_was_not_measured_is_said(parsed):
     assert "Not measured: no residual norms were collected" in text
 
 
+def test_random_weights_are_said_in_the_title_the_bar_the_header_and_the_provenance(page, parsed):
+    report, statistics = fake.fake_report()
+    model = report.model.model_copy(update={"weights": "random", "weights_seed": 2})
+    random = Parsed(render(report.model_copy(update={"model": model}), statistics))
+    assert random.text.count(f"{fake.HOSTILE_MODEL}, random weights") == 2
+    assert "Random weights (seed 2): this model was never trained." in random.text
+    assert "say nothing about a trained model" in random.text
+    assert "random, seed 2, never trained" in random.text
+    assert "Trained context" not in random.text
+    assert "andom weights" not in parsed.text
+
+
 def test_data_is_json_that_cannot_end_its_script():
     value = {"a": "</script><!--", "b": [float("nan"), 1.5], "c": "&\u2028"}
     plain = _payload.script_data("x", value)

@@ -32,6 +32,10 @@ def test_the_wheel_holds_what_every_command_needs(installed: Path) -> None:
         "attnscope_data/pocket/model.safetensors",
         "attnscope_data/pocket/tokenizer.json",
         "attnscope_data/pocket/heldout.txt",
+        "attnscope_data/shapes/gpt2.json",
+        "attnscope_data/shapes/llama-3.1-8b.json",
+        "attnscope_data/shapes/qwen3-0.6b.json",
+        "attnscope_data/shapes/qwen3-32b.json",
     ):
         assert (installed / name).is_file(), name
     for source, package in (
@@ -49,7 +53,9 @@ def test_the_embedded_model_loads_from_the_wheel(installed: Path, tmp_path: Path
         "import attnscope, attnscope_kernels;"
         f"assert attnscope.__file__.startswith({str(installed)!r}), attnscope.__file__;"
         f"assert attnscope_kernels.__file__.startswith({str(installed)!r});"
-        "scope = attnscope.load(device='cpu'); assert scope.info.n_heads > 1; assert scope.tokenizer('a b').input_ids"
+        "scope = attnscope.load(device='cpu'); assert scope.info.n_heads > 1; assert scope.tokenizer('a b').input_ids;"
+        "from attnscope.models._loading import outline;"
+        "assert outline(config='llama-3.1-8b', device='cpu').info.n_layers == 32"
     )
     environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)

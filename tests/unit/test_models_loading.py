@@ -21,7 +21,7 @@ from attnscope.core.errors import (
     UnsupportedModelError,
 )
 from attnscope.models import _memory
-from attnscope.models._folder import check_folder, count_parameters
+from attnscope.models._folder import check_weights, count_parameters
 from attnscope.models._loading import load, require_causal
 from attnscope.models._options import read_device, read_dtype
 from attnscope.models.toy import Toy
@@ -307,5 +307,5 @@ def test_logging_and_progress_bars_are_put_back(folder, capfd):
     assert "Loading weights" not in capfd.readouterr().err
 
 
-def test_check_folder_counts_parameters(folder):
-    assert check_folder(folder) == sum(parameter.numel() for parameter in llama().parameters())
+def test_check_weights_counts_parameters(folder):
+    assert check_weights(folder) == sum(parameter.numel() for parameter in llama().parameters())

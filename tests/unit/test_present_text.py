@@ -54,3 +54,11 @@ def test_narrow_terminals_do_not_overflow(width):
     text = printed(summary(REPORT), width) + printed(heads_table(REPORT), width)
     assert max(map(len, text.splitlines())) <= width
     assert "L7H7" in text
+
+
+def test_random_weights_are_said_and_given_ones_are_not():
+    model = REPORT.model.model_copy(update={"weights": "random", "weights_seed": 2})
+    random = REPORT.model_copy(update={"model": model})
+    for item in (summary, heads_table):
+        assert "Random weights (seed 2): this model was never trained." in printed(item(random))
+        assert "andom weights" not in printed(item(REPORT))

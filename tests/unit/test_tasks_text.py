@@ -10,6 +10,7 @@ import pytest
 
 from attnscope.core.errors import TaskError
 from attnscope.tasks import tasks
+from attnscope.tasks.random_tokens import RandomTokens
 from attnscope.tasks.repeats import Repeats
 from attnscope.tasks.text import Text
 
@@ -122,9 +123,44 @@ def test_repeats_refuse() -> None:
         Repeats(copies=1)
     with pytest.raises(TaskError, match="vocab_size"):
         Repeats().build()
+    with pytest.raises(TaskError, match="repeats bos_token_id: found 9"):
+        Repeats(period=4, vocab_size=9, bos_token_id=9).build()
+
+
+def test_repeats_without_a_tokenizer_begin_with_the_model_s_bos() -> None:
+    data = Repeats(n=3, period=8, vocab_size=9, bos_token_id=4).build()
+    assert data["prefix"] == [1, 1, 1]
+    for ids in data["input_ids"]:
+        assert ids[0] == 4
+        assert sorted(ids[1:9]) == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert Repeats(n=1, period=9, vocab_size=9).build()["prefix"] == [0]
+
+
+def test_random_tokens_are_uniform_and_spare_bos() -> None:
+    rows = RandomTokens(n=40, length=101, vocab_size=11, bos_token_id=0).build()["input_ids"]
+    assert all(row[0] == 0 and len(row) == 101 for row in rows)
+    drawn = [token for row in rows for token in row[1:]]
+    assert set(drawn) == set(range(1, 11))
+    assert all(300 < drawn.count(token) < 500 for token in range(1, 11))
+    assert len({tuple(row) for row in rows}) == 40
+    assert rows == RandomTokens(n=40, length=101, vocab_size=11, bos_token_id=0).build()["input_ids"]
+    assert rows != RandomTokens(n=40, length=101, seed=1, vocab_size=11, bos_token_id=0).build()["input_ids"]
+    without = RandomTokens(n=1, length=500, vocab_size=3).build()["input_ids"][0]
+    assert set(without) == {0, 1, 2}
+    assert RandomTokens(n=1, length=5).build(Words())["input_ids"][0][0] == 0
+
+
+def test_random_tokens_refuse() -> None:
+    for field, value in (("n", 0), ("length", 1), ("vocab_size", 1)):
+        with pytest.raises(TaskError, match=f"random_tokens {field}: found {value}"):
+            RandomTokens(**{"vocab_size": 9, field: value})
+    with pytest.raises(TaskError, match="neither a tokenizer nor vocab_size"):
+        RandomTokens().build()
+    with pytest.raises(TaskError, match=r"random_tokens bos_token_id: found 9.*below the vocabulary's 9"):
+        RandomTokens(vocab_size=9, bos_token_id=9).build()
 
 
 def test_every_task_has_its_file_s_name() -> None:
-    assert {"text", "repeats", "recall", "reasoning", "needle"} <= set(tasks.names())
+    assert {"text", "repeats", "recall", "reasoning", "needle", "random_tokens"} <= set(tasks.names())
     for name in tasks.names():
         assert tasks.get(name).name == name

@@ -11,7 +11,7 @@ from ..style import LABEL_STYLES
 from ..views.heads import HeadCell, HeadGrid, head_grid
 from ..views.labels import RankedHead, headline, label_counts, top_heads
 from ..views.summary import summary_cards
-from ..wording import SCORE_WORDS, number, units_suffix
+from ..wording import SCORE_WORDS, number, units_suffix, weights_notice
 from . import _markup as m
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def hero(report: HeadReport, statistics: Mapping[str, xr.Dataset]) -> str:
     context = f" · context {info.context_length:,} tokens" if info.context_length else ""
     facts = f"{info.n_layers} layers × {info.n_heads} query heads over {info.n_kv_heads} KV heads{size}{context}"
     several = sum(label_counts(report).values()) > len(report.records)
+    warning = weights_notice(info)
+    notice = f'<p class="warning" role="note">{m.text(warning)}</p>' if warning else ""
     extra = " · a head may carry several labels" if several else ""
     cards = "".join(
         f'<div class="card"><dt>{m.text(card.title)}</dt><dd class="value" style="margin-left:0" '
@@ -36,7 +38,7 @@ def hero(report: HeadReport, statistics: Mapping[str, xr.Dataset]) -> str:
     )
     return (
         f'<div class="hero"><p class="kicker">What every head of <b>{m.text(info.model_id, 120)}</b> does</p>'
-        f'<h1>{_coloured(report)}</h1><p class="facts">{m.text(info.architecture)} · {facts}{extra}</p></div>'
+        f'<h1>{_coloured(report)}</h1><p class="facts">{m.text(info.architecture)} · {facts}{extra}</p>{notice}</div>'
         f'<dl class="cards">{cards}</dl>'
     )
 

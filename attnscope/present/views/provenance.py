@@ -65,6 +65,7 @@ def rule_rows(report: HeadReport) -> list[RuleRow]:
 def provenance_view(report: HeadReport) -> ProvenanceView:
     """Return how the report was made."""
     made, info = report.provenance, report.model
+    random = info.weights == "random"
     facts: list[tuple[str, str | None]] = [
         ("Model", info.model_id),
         ("Revision", info.revision),
@@ -72,7 +73,8 @@ def provenance_view(report: HeadReport) -> ProvenanceView:
         ("Parameters", f"{info.n_parameters:,}" if info.n_parameters else None),
         ("Shape", f"{info.n_layers} layers, {info.n_heads} query heads over {info.n_kv_heads} KV heads, "
                   f"head size {info.head_dim}, width {info.d_model}"),
-        ("Trained context", f"{info.context_length:,} tokens" if info.context_length else None),
+        ("Weights", f"random, seed {info.weights_seed}, never trained" if random else None),
+        ("Context" if random else "Trained context", f"{info.context_length:,} tokens" if info.context_length else ""),
         ("Precision", f"{info.dtype} on {info.device}"),
         ("Backend", info.backend),
         ("Kernels", made.implementation),
