@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from attnscope_kernels import Want
 
-from ..core.batch import Batch
+from ..core.batch import DISTANCE_GRID, Batch
+from ..core.errors import StatisticsError
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, HeadScore
 
@@ -19,7 +22,10 @@ class LocalMass(HeadScore):
     """Share of a head's attention at distances below `window` (the query itself is distance 0), range 0..1.
 
     Attributes:
-        window: tokens.
+        window: tokens; an edge of the distance bins, so any number up to 64, then 72, 80, 88, …
+
+    Raises:
+        StatisticsError: `window` lies inside a bin.
     """
 
     name: ClassVar[str] = "local_mass"
@@ -28,13 +34,23 @@ class LocalMass(HeadScore):
     )
     window: int = 16
 
-    def want(self, batch: Batch) -> Want:
-        """Ask for the mass at every distance."""
-        return Want(mass_by_distance=batch.unit_distances)
+    def __post_init__(self) -> None:
+        if self.window not in DISTANCE_GRID[1:]:
+            near = sorted(sorted(DISTANCE_GRID[1:], key=lambda edge: abs(edge - self.window))[:2])
+            raise StatisticsError(
+                "local_mass, window",
+                found=self.window,
+                expected="an edge of the distance bins: any number in 1..64, then 72, 80, …, 128, 144, …",
+                fix=f"The nearest are {near[0]} and {near[1]}.",
+            )
+
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
+        """Ask for the mass in bins of distance."""
+        return Want(mass_by_distance=batch.distance_edges)
 
     def measure(self, seen: AttentionSeen) -> tuple[Tensor, Tensor]:
-        """Sum the near distances."""
+        """Sum the near bins."""
         by_distance = seen.result.mass_by_distance
         assert by_distance is not None
-        near = by_distance[..., : self.window].double().sum(-1)
-        return near, seen.call.valid_queries.sum(1, keepdim=True).double()
+        near = by_distance[..., : DISTANCE_GRID.index(self.window)].sum(-1, dtype=torch.float64)
+        return near, seen.call.valid_queries.sum(1, keepdim=True)
