@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,14 +36,15 @@ class LocalMass(HeadScore):
     window: int = 16
 
     def __post_init__(self) -> None:
-        if self.window not in DISTANCE_GRID[1:]:
-            near = sorted(sorted(DISTANCE_GRID[1:], key=lambda edge: abs(edge - self.window))[:2])
-            raise StatisticsError(
-                "local_mass, window",
-                found=self.window,
-                expected="an edge of the distance bins: any number in 1..64, then 72, 80, …, 128, 144, …",
-                fix=f"The nearest are {near[0]} and {near[1]}.",
-            )
+        if self.window in DISTANCE_GRID[1:]:
+            return
+        above = min(max(bisect_left(DISTANCE_GRID, self.window), 1), len(DISTANCE_GRID) - 1)
+        raise StatisticsError(
+            "local_mass, window",
+            found=self.window,
+            expected="an edge of the distance bins: any number in 1..64, then 72, 80, …, 128, 144, …",
+            fix=f"Take {DISTANCE_GRID[max(above - 1, 1)]} or {DISTANCE_GRID[above]}.",
+        )
 
     def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for the mass in bins of distance."""

@@ -50,7 +50,7 @@ def partial_kernel(
     skipped = tl.load(skip + b) if HAS_SKIP else -1
     nothing = tl.zeros([ROWS, LANES], tl.float32)
     total0, total1, total2, total3 = nothing, nothing, nothing, nothing
-    for first in range(0, TOKENS, ROWS):
+    for first in range(0, tl.minimum(T - start, TOKENS).to(tl.int32), ROWS):
         t = start + first + tl.arange(0, ROWS)
         real = t < T
         if HAS_VALID:
