@@ -12,8 +12,8 @@ from .errors import ContractError, ImplementationUnavailableError
 
 IMPLEMENTATIONS = ("torch", "triton")
 LOW_PRECISION = (torch.bfloat16, torch.float16, torch.float32)
-CHUNK_BYTES = 1 << 25
-"""Size of the torch implementation's copy of one chunk of tokens, in the statistics dtype."""
+CHUNK_BYTES = {"cpu": 1 << 22, "cuda": 1 << 25}
+"""Size of the torch implementation's copy of one chunk of tokens: it stays in a CPU's cache, or fills a GPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +136,11 @@ def _torch(x: Tensor, valid: Tensor | None, skip: Tensor | None) -> ResidualStat
     norm, max_abs = (torch.empty(b, t, dtype=dtype, device=x.device) for _ in range(2))
     argmax = torch.empty(b, t, dtype=torch.int64, device=x.device)
     sums = torch.zeros(b, m, dtype=torch.float64, device=x.device)
-    step = max(1, CHUNK_BYTES // (dtype.itemsize * b * m)) if b else 1
-    for first in range(0, t, step):
+    step = min(t, max(1, CHUNK_BYTES.get(x.device.type, 1 << 22) // (dtype.itemsize * max(b, 1) * m)))
+    buffer = torch.empty(b, step, m, dtype=dtype, device=x.device)
+    for first in range(0, t, max(step, 1)):
         part = slice(first, min(first + step, t))
-        size = x[:, part].abs().to(dtype)
+        size = buffer[:, : part.stop - first].copy_(x[:, part]).abs_()
         torch.linalg.vector_norm(size, dim=-1, out=norm[:, part])
         torch.max(size, dim=-1, out=(max_abs[:, part], argmax[:, part]))
         sums += _sum_of_kept(size, part, valid, skip)

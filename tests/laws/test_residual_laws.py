@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnscope_kernels.errors import ContractError, ImplementationUnavailableError
-from attnscope_kernels.residual import ResidualStatistics, choose, residual_statistics
+from attnscope_kernels.residual import CHUNK_BYTES, ResidualStatistics, choose, residual_statistics
 from attnscope_kernels.testing import poisoned_memory
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -152,7 +152,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = stream(2, 251, 96)
     valid, skip = ragged(2, 251)
     whole = residual_statistics(x, valid, skip=skip, implementation="torch")
-    monkeypatch.setattr("attnscope_kernels.residual.CHUNK_BYTES", 96 * 4 * 2 * 50)
+    monkeypatch.setitem(CHUNK_BYTES, DEVICE, 96 * 4 * 2 * 50)
     agree(residual_statistics(x, valid, skip=skip, implementation="torch"), whole)
 
 
