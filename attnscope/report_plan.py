@@ -156,7 +156,7 @@ def sections(plan: ReportPlan, info: ModelInfo, has_tokenizer: bool = True) -> l
     of_text = (
         *(get(name)() for name in TEXT_COLLECTORS),
         get("sink_rate")(lengths=lengths),
-        get("positional_share")(max_tokens=context),
+        get("positional_share")(),
     )
     copying = tuple(get(name)() for name in ("previous_token", "duplicate_token", "induction"))
     return [

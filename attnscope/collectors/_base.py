@@ -6,7 +6,6 @@ processes or machines gives the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,47 +14,27 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from attnscope_kernels import AttentionCall, Result, Want
+from attnscope_kernels import Want
 
 from ..core import statistics
 from ..core.batch import Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
+from ._seen import AttentionSeen, ResidualSeen, Seen
+
+__all__ = [
+    "AttentionSeen",
+    "Collector",
+    "HeadScore",
+    "ResidualSeen",
+    "Seen",
+    "State",
+    "mean_over_queries",
+    "ratio",
+    "to_numpy",
+]
 
 State = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionSeen:
-    """One attention layer of one batch, after edits.
-
-    Attributes:
-        row: the layer's row in `[L, H]` statistics.
-        call: what the layer computed from.
-        result: the reductions that the collectors wanted.
-        output_projection: gives W_O as `[H, Dv, M]`.
-    """
-
-    info: ModelInfo
-    batch: Batch
-    row: int
-    call: AttentionCall
-    result: Result
-    output_projection: Callable[[], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class ResidualSeen:
-    """The residual stream `[B, T, M]` at one site of one block."""
-
-    info: ModelInfo
-    batch: Batch
-    block: int
-    site: str
-    stream: Tensor
-
-
-Seen = AttentionSeen | ResidualSeen
 
 
 @dataclass(frozen=True)
@@ -72,8 +51,8 @@ class Collector:
     sees: ClassVar[Literal["attention", "residual"]] = "attention"
     variables: ClassVar[tuple[Variable, ...]]
 
-    def want(self, batch: Batch) -> Want:
-        """Return the reductions that `fold` needs of this batch."""
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
+        """Return the reductions that `fold` needs of this batch and model."""
         return Want()
 
     def init(self, info: ModelInfo, n_prompts: int) -> State:
@@ -81,7 +60,11 @@ class Collector:
         raise NotImplementedError
 
     def fold(self, state: State, seen: Seen) -> State:
-        """Add one layer of one batch to the state (in place) and return it."""
+        """Add one layer of one batch to the state (in place) and return it.
+
+        Reduce on the tensors' device first, and move what is left in one `to_numpy`: every transfer makes the device
+        wait.
+        """
         raise NotImplementedError
 
     def merge(self, a: State, b: State) -> State:
@@ -110,9 +93,10 @@ class HeadScore(Collector):
         """Add the sums of one layer of one batch."""
         assert isinstance(seen, AttentionSeen)
         total, count = self.measure(seen)
+        sums, counts = to_numpy(total, count.expand_as(total))
         where = list(seen.batch.prompts)
-        state["sum"][where, seen.row] += to_numpy(total)
-        state["count"][where, seen.row] += to_numpy(count.expand_as(total))
+        state["sum"][where, seen.row] += sums
+        state["count"][where, seen.row] += counts
         return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
@@ -125,9 +109,16 @@ def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.divide(total, count, out=np.full(np.broadcast_shapes(total.shape, count.shape), np.nan), where=count > 0)
 
 
-def to_numpy(tensor: Tensor) -> np.ndarray:
-    """Return a float64 array on the CPU."""
-    return tensor.detach().to("cpu", torch.float64).numpy()
+def to_numpy(*tensors: Tensor) -> list[np.ndarray]:
+    """Return float64 arrays on the CPU, all moved in one transfer; reduce on the device before.
+
+    Example:
+        >>> to_numpy(torch.ones(2), torch.tensor(3))
+        [array([1., 1.]), array(3.)]
+    """
+    joined = torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors]).cpu().numpy()
+    parts = np.split(joined, np.cumsum([tensor.numel() for tensor in tensors])[:-1])
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def mean_over_queries(per_query: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -138,9 +129,9 @@ def mean_over_queries(per_query: Tensor, chosen: Tensor | None = None) -> tuple[
         chosen: `[B, T]` bool; None takes all.
 
     Returns:
-        Two `[B, H]` tensors in float64.
+        Two `[B, H]` tensors, float64 and int64.
     """
     kept = ~per_query.isnan()
     if chosen is not None:
-        kept = kept & chosen[:, None]
-    return per_query.double().where(kept, 0.0).sum(-1), kept.double().sum(-1)
+        kept &= chosen[:, None]
+    return per_query.where(kept, 0.0).sum(-1, dtype=torch.float64), kept.sum(-1)

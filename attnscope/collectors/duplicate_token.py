@@ -8,6 +8,7 @@ from typing import ClassVar
 from attnscope_kernels import Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._repeats import RepeatScore, earlier_copies
 
@@ -21,6 +22,6 @@ class DuplicateToken(RepeatScore):
         Variable("duplicate_token", ("prompt", "layer", "head"), "1", "attention on the earlier copy", "2211.00593"),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for the mass one period back."""
         return Want(mass_at={self.name: earlier_copies(batch, self.name, copies=1, shift=0)})

@@ -8,6 +8,7 @@ from typing import ClassVar
 from attnscope_kernels import Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._repeats import RepeatScore, earlier_copies
 
@@ -24,6 +25,6 @@ class Echo(RepeatScore):
         Variable("echo", ("prompt", "layer", "head"), "1", "attention on all earlier copies", "2407.15891"),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for the mass on every earlier copy."""
         return Want(mass_at={self.name: earlier_copies(batch, self.name, copies=None, shift=0)})

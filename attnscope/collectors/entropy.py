@@ -10,6 +10,7 @@ from torch import Tensor
 from attnscope_kernels import Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, HeadScore, mean_over_queries
 
@@ -23,7 +24,7 @@ class Entropy(HeadScore):
         Variable("entropy", ("prompt", "layer", "head"), "nat", "entropy of attention rows"),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for row entropies."""
         return Want(entropy=True)
 

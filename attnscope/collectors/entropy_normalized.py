@@ -11,6 +11,7 @@ from torch import Tensor
 from attnscope_kernels import AttentionCall, Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, HeadScore, mean_over_queries
 
@@ -24,7 +25,7 @@ class EntropyNormalized(HeadScore):
         Variable("entropy_normalized", ("prompt", "layer", "head"), "1", "entropy over the largest possible"),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for row entropies."""
         return Want(entropy=True)
 
@@ -33,7 +34,7 @@ class EntropyNormalized(HeadScore):
         entropy = seen.result.entropy
         assert entropy is not None
         outcomes = visible_keys(seen.call) + (0 if seen.call.sink_logits is None else 1)
-        share = entropy.double() / outcomes.clamp_min(2).double().log()[:, None]
+        share = entropy / outcomes.clamp_min(2).to(entropy.dtype).log()[:, None]
         return mean_over_queries(share, outcomes >= 2)
 
 

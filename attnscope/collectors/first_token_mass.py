@@ -10,6 +10,7 @@ from torch import Tensor
 from attnscope_kernels import Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, HeadScore, mean_over_queries
 
@@ -28,7 +29,7 @@ class FirstTokenMass(HeadScore):
         Variable("first_token_mass", ("prompt", "layer", "head"), "1", "attention on the first token", "2410.10781"),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for the mass at the first token."""
         return Want(mass_at={"first_token": batch.first_token})
 

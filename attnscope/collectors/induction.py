@@ -8,6 +8,7 @@ from typing import ClassVar
 from attnscope_kernels import Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._repeats import RepeatScore, earlier_copies
 
@@ -29,6 +30,6 @@ class Induction(RepeatScore):
         Variable("induction", ("prompt", "layer", "head"), "1", "attention on the token to copy", "2209.11895"),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for the mass one period back, plus one."""
         return Want(mass_at={self.name: earlier_copies(batch, self.name, copies=1, shift=1)})

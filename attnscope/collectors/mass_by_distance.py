@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 import xarray as xr
 
 from attnscope_kernels import Want
 
 from ..core import statistics
-from ..core.batch import Batch
+from ..core.batch import DISTANCE_GRID, Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
 
-EDGES = (0, 1, *(2**power for power in range(1, 21)))
+EDGES = (0, 1, *(2**power for power in range(1, 22)))
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class MassByDistance(Collector):
         Variable("mass_by_distance", ("layer", "head", "distance_bin"), "1", "attention mass at this distance"),
     )
 
-    def want(self, batch: Batch) -> Want:
-        """Ask for the mass at every distance."""
-        return Want(mass_by_distance=batch.unit_distances)
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
+        """Ask for the mass in bins of distance, of which each log₂ bin holds whole ones."""
+        return Want(mass_by_distance=batch.distance_edges)
 
     def init(self, info: ModelInfo, n_prompts: int) -> State:
         """Return zeros: masses `[L, H, bins]`, queries `[L, 1, 1]`."""
@@ -38,13 +39,15 @@ class MassByDistance(Collector):
         return {"sum": np.zeros((layers, info.n_heads, len(EDGES) - 1)), "queries": np.zeros((layers, 1, 1))}
 
     def fold(self, state: State, seen: Seen) -> State:
-        """Add up unit distances into bins."""
+        """Add up the bins that each log₂ bin holds."""
         assert isinstance(seen, AttentionSeen)
-        assert seen.result.mass_by_distance is not None
-        by_distance = to_numpy(seen.result.mass_by_distance.double().sum(0))
-        starts = [edge for edge in EDGES[:-1] if edge < by_distance.shape[-1]]
+        mass = seen.result.mass_by_distance
+        assert mass is not None
+        by_distance, queries = to_numpy(mass.sum(0, dtype=torch.float64), seen.call.valid_queries.sum())
+        starts = [DISTANCE_GRID.index(edge) for edge in EDGES[:-1]]
+        starts = [start for start in starts if start < by_distance.shape[-1]]
         state["sum"][seen.row, :, : len(starts)] += np.add.reduceat(by_distance, starts, axis=-1)
-        state["queries"][seen.row] += float(seen.call.valid_queries.sum())
+        state["queries"][seen.row] += queries
         return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:

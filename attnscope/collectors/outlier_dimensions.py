@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 import xarray as xr
 
 from ..core import statistics
@@ -40,13 +39,13 @@ class OutlierDimensions(Collector):
         assert isinstance(seen, ResidualSeen)
         if seen.site != "block_output":
             return state
-        size = seen.stream.float().abs()
-        valid = seen.batch.valid
-        state["max"][list(seen.batch.prompts), seen.block] += to_numpy(size.amax(-1).where(valid, 0.0).amax(-1))
-        state["prompts"][list(seen.batch.prompts), seen.block] += 1
-        later = valid.scatter(1, seen.batch.starts[:, None], False)
-        state["sum"][seen.block] += to_numpy(size.where(later[..., None], 0.0).sum((0, 1), dtype=torch.float64))
-        state["tokens"][seen.block] += float(later.sum())
+        found, where = seen.statistics, list(seen.batch.prompts)
+        most = found.max_abs.where(seen.batch.valid.to(seen.stream.device), 0.0).amax(1)
+        largest, sums, tokens = to_numpy(most, found.dimension_sum_abs.sum(0), found.tokens.sum())
+        state["max"][where, seen.block] += largest
+        state["prompts"][where, seen.block] += 1
+        state["sum"][seen.block] += sums
+        state["tokens"][seen.block] += tokens
         return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:

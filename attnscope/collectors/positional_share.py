@@ -6,80 +6,101 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 import xarray as xr
 
 from attnscope_kernels import Want
 
 from ..core import statistics
-from ..core.batch import Batch
-from ..core.errors import StatisticsError
+from ..core.batch import DISTANCE_GRID, Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, Collector, Seen, State, to_numpy
+from ._static_rows import pairs_in_bins, summed_log_totals
+
+EDGES = np.array(DISTANCE_GRID)
 
 
 @dataclass(frozen=True)
 class PositionalShare(Collector):
     """exp(−mean KL(row ‖ static row)), range 0..1: 1 where a head's pattern depends on distance alone.
 
-    The static row of a query is w(d) over its visible keys, renormalised, where w(d) is the head's mean weight at
-    distance d among the queries that have a key there. The mean KL follows exactly from the mass at each distance
-    and the mean row entropy, so no pattern is kept: mean KL = −Σ_d M(d) log w(d) + mean log W − mean entropy.
+    The static row of a query is w(d) over its visible keys, renormalised, where w(d) is constant within each bin of
+    `core.batch.DISTANCE_GRID`: the head's mass in the bin over the number of (query, key) pairs there. The mean KL
+    follows exactly from the mass in each bin and the mean row entropy, so no pattern is kept: mean KL =
+    −Σ_b M(b) log w_b + mean over queries of log W(visible keys) − mean entropy. A sink logit is one more outcome,
+    with the same weight in every static row.
 
-    Attributes:
-        max_tokens: longest prompt that can be folded.
+    Distances below 64 have a bin each. Farther ones share bins of an eighth of an octave, because only few queries have
+    a key at any one far distance: a weight for each would fit noise (and the first token, which stands at the far end
+    of every row). Wide bins also cost the kernels nothing. A head that rests on one exact far distance is therefore
+    credited with its bin alone.
     """
 
     name: ClassVar[str] = "positional_share"
     variables: ClassVar[tuple[Variable, ...]] = (
         Variable("positional_share", ("layer", "head"), "1", "pattern explained by distance", "definition"),
     )
-    max_tokens: int = 8192
 
-    def want(self, batch: Batch) -> Want:
-        """Ask for the mass at every distance and row entropies."""
-        return Want(mass_by_distance=batch.unit_distances, entropy=True)
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
+        """Ask for the mass in bins of distance and row entropies."""
+        return Want(mass_by_distance=batch.distance_edges, entropy=True)
 
     def init(self, info: ModelInfo, n_prompts: int) -> State:
-        """Return zeros: masses `[L, H, max_tokens]`, entropy `[L, H]`, queries by number of keys `[L, max_tokens]`."""
+        """Return zeros: masses `[L, H, bins]`, entropies and sink masses `[L, H]`, tokens and visible keys `[n, L]`."""
         layers = len(info.attention_layers)
         return {
-            "mass": np.zeros((layers, info.n_heads, self.max_tokens)),
+            "mass": np.zeros((layers, info.n_heads, len(EDGES) - 1)),
             "entropy": np.zeros((layers, info.n_heads)),
-            "rows": np.zeros((layers, self.max_tokens)),
+            "sink": np.zeros((layers, info.n_heads)),
+            "length": np.zeros((n_prompts, layers)),
+            "keys": np.zeros((n_prompts, layers)),
         }
 
     def fold(self, state: State, seen: Seen) -> State:
-        """Add masses, entropies and how many keys each query had."""
+        """Add masses and entropies, and note how many keys the queries of each prompt see."""
         assert isinstance(seen, AttentionSeen)
-        result, lengths = seen.result, to_numpy(seen.batch.lengths).astype(int)
+        result, row = seen.result, seen.row
         assert result.mass_by_distance is not None
         assert result.entropy is not None
-        if lengths.max() > self.max_tokens:
-            raise StatisticsError(
-                "positional_share", found=f"a prompt of {lengths.max()} tokens", expected=f"at most {self.max_tokens}"
-            )
-        by_distance = to_numpy(result.mass_by_distance.double().sum(0))[:, : self.max_tokens]
-        state["mass"][seen.row, :, : by_distance.shape[1]] += by_distance
-        state["entropy"][seen.row] += to_numpy(result.entropy.double().nansum((0, 2)))
-        for length in lengths:
-            keys = np.minimum(np.arange(length) + 1, seen.call.window or length)
-            np.add.at(state["rows"][seen.row], keys - 1, 1)
+        mass, entropy, queries, lengths = to_numpy(
+            result.mass_by_distance.sum(0, dtype=torch.float64),
+            result.entropy.nansum(-1, dtype=torch.float64).sum(0),
+            (~result.entropy.isnan()).sum((0, 2)),
+            seen.batch.lengths,
+        )
+        state["mass"][row, :, : mass.shape[1]] += mass
+        state["entropy"][row] += entropy
+        if seen.call.sink_logits is not None:
+            state["sink"][row] += queries - mass.sum(1)
+        where = list(seen.batch.prompts)
+        state["length"][where, row] += lengths
+        state["keys"][where, row] += np.minimum(lengths, seen.call.window or np.inf)
         return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return exp(−mean KL) a head; missing for non-causal models."""
-        layers, heads = state["entropy"].shape
-        share = np.full((layers, heads), np.nan)
-        for row in range(layers if info.causal else 0):
-            having = state["rows"][row][::-1].cumsum()[::-1]
-            queries = state["rows"][row].sum()
-            if not queries:
-                continue
-            used = having > 0
-            weight = state["mass"][row][:, used] / having[used]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                cross = -np.where(weight > 0, having[used] * weight * np.log(weight), 0.0).sum(-1)
-            total = np.log(np.maximum(weight.cumsum(-1), np.finfo(float).tiny)) @ state["rows"][row][used]
-            share[row] = np.exp(np.minimum((state["entropy"][row] - cross - total) / queries, 0.0))
+        share = np.full(state["entropy"].shape, np.nan)
+        for row in range(len(share) if info.causal else 0):
+            measured = state["length"][:, row] > 0
+            if measured.any():
+                lengths, keys = state["length"][measured, row], state["keys"][measured, row]
+                mass, entropy, sink = (state[key][row] for key in ("mass", "entropy", "sink"))
+                share[row] = np.exp(-np.maximum(_mean_divergence(mass, entropy, sink, lengths, keys), 0.0))
         return statistics.dataset(info, [(self.variables[0], share)])
+
+
+def _mean_divergence(
+    mass: np.ndarray, entropy: np.ndarray, sink: np.ndarray, lengths: np.ndarray, keys: np.ndarray
+) -> np.ndarray:
+    """Return the mean KL `[H]` of rows to static rows, from sums over all queries."""
+    queries = lengths.sum()
+    weights = mass / np.maximum(pairs_in_bins(EDGES, lengths, keys), 1)
+    cross = -(_times_log(mass, weights).sum(1) + _times_log(sink, sink / queries))
+    totals = summed_log_totals(weights, EDGES, lengths, keys.astype(int), sink / queries)
+    return (cross + totals - entropy) / queries
+
+
+def _times_log(factor: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Return factor·log(value), 0 where value is 0."""
+    return factor * np.log(value, out=np.zeros_like(value), where=value > 0)

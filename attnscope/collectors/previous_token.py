@@ -11,6 +11,7 @@ from torch import Tensor
 from attnscope_kernels import Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, HeadScore, mean_over_queries
 
@@ -24,7 +25,7 @@ class PreviousToken(HeadScore):
         Variable("previous_token", ("prompt", "layer", "head"), "1", "attention on the previous token", "2209.11895"),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for the mass one key back."""
         t = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
         return Want(mass_at={self.name: (t - 1).where(t > batch.starts[:, None], -1)})

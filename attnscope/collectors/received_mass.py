@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -16,27 +17,6 @@ from ..core.batch import Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
-
-
-def received_per_query(seen: AttentionSeen) -> tuple[Tensor, Tensor]:
-    """Return α_j = received mass of key j over the number of valid queries that can see it, and that number.
-
-    Returns:
-        `[B, H, T]` (0 where no query sees the key) and `[B, T]`, float64.
-    """
-    received = seen.result.received
-    assert received is not None
-    valid = seen.call.valid_queries
-    if seen.call.causal:
-        later = valid.flip(1).cumsum(1).flip(1)
-        if seen.call.window is not None:
-            gone = later.new_zeros(later.shape)
-            gone[:, : -seen.call.window or None] = later[:, seen.call.window :]
-            later = later - gone
-    else:
-        later = valid.sum(1, keepdim=True).expand_as(valid)
-    later = later.where(seen.batch.valid, 0)
-    return received.double() / later.clamp_min(1)[:, None], later.double()
 
 
 def seen_by_enough(queries: Tensor, least: int) -> Tensor:
@@ -61,7 +41,7 @@ class ReceivedMass(Collector):
     )
     positions: int = 128
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for column sums."""
         return Want(received=True)
 
@@ -73,12 +53,16 @@ class ReceivedMass(Collector):
     def fold(self, state: State, seen: Seen) -> State:
         """Add the leading positions of each prompt."""
         assert isinstance(seen, AttentionSeen)
-        alpha, queries = (to_numpy(x) for x in received_per_query(seen))
-        for b, start in enumerate(to_numpy(seen.batch.starts).astype(int)):
-            stop = start + self.positions
-            kept = alpha[b, :, start:stop]
-            state["sum"][seen.row, :, : kept.shape[-1]] += kept
-            state["count"][seen.row, :, : kept.shape[-1]] += queries[b, start:stop] > 0
+        alpha, queries = seen.received_per_query, seen.queries_seeing
+        length = queries.shape[1]
+        n = min(self.positions, length)
+        at = seen.batch.starts[:, None] + torch.arange(n, device=queries.device)
+        inside, at = at < length, at.clamp_max(length - 1)
+        kept = alpha.gather(2, at[:, None].expand(-1, alpha.shape[1], -1)).where(inside[:, None], 0.0)
+        seen_keys = (queries.gather(1, at) > 0) & inside
+        total, count = to_numpy(kept.sum(0, dtype=torch.float64), seen_keys.sum(0))
+        state["sum"][seen.row, :, :n] += total
+        state["count"][seen.row, :, :n] += count
         return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:

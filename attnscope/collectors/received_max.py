@@ -10,9 +10,10 @@ from torch import Tensor
 from attnscope_kernels import Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, HeadScore
-from .received_mass import received_per_query, seen_by_enough
+from .received_mass import seen_by_enough
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,12 @@ class ReceivedMax(HeadScore):
     )
     min_queries: int = 64
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for column sums."""
         return Want(received=True)
 
     def measure(self, seen: AttentionSeen) -> tuple[Tensor, Tensor]:
         """Take the maximum over keys that enough queries see."""
-        alpha, queries = received_per_query(seen)
-        enough = seen_by_enough(queries, self.min_queries)
-        top = alpha.where(enough[:, None], 0.0).amax(-1)
-        return top, enough.any(1, keepdim=True).double()
+        enough = seen_by_enough(seen.queries_seeing, self.min_queries)
+        top = seen.received_per_query.where(enough[:, None], 0.0).amax(-1)
+        return top, enough.any(1, keepdim=True)

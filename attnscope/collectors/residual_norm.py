@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 import xarray as xr
 
 from ..core import statistics
@@ -35,16 +36,15 @@ class ResidualNorm(Collector):
     def fold(self, state: State, seen: Seen) -> State:
         """Add one site of one block."""
         assert isinstance(seen, ResidualSeen)
-        norms = to_numpy(seen.stream.float().norm(dim=-1))
-        valid, starts = seen.batch.valid.cpu().numpy(), to_numpy(seen.batch.starts).astype(int)
-        site = SITES.index(seen.site)
-        for b, prompt in enumerate(seen.batch.prompts):
-            where = (prompt, site, seen.block)
-            first = norms[b, starts[b]]
-            state["first"][where] += first
-            state["prompts"][where] += 1
-            state["others"][where] += norms[b, valid[b]].sum() - first
-            state["tokens"][where] += valid[b].sum() - 1
+        norm, device = seen.statistics.norm, seen.stream.device
+        first = norm.gather(1, seen.batch.starts.to(device)[:, None])[:, 0].double()
+        total = norm.where(seen.batch.valid.to(device), 0.0).sum(1, dtype=torch.float64)
+        firsts, others, tokens = to_numpy(first, total - first, seen.batch.lengths.to(device) - 1)
+        where = (list(seen.batch.prompts), SITES.index(seen.site), seen.block)
+        state["first"][where] += firsts
+        state["prompts"][where] += 1
+        state["others"][where] += others
+        state["tokens"][where] += tokens
         return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:

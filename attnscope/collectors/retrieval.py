@@ -12,6 +12,7 @@ from attnscope_kernels import TopKeys, Want
 
 from ..core.batch import Batch
 from ..core.errors import TaskError
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, HeadScore
 
@@ -30,7 +31,7 @@ class Retrieval(HeadScore):
         Variable("retrieval", ("prompt", "layer", "head"), "1", "answer tokens retrieved", "2404.15574"),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for the top key of every query that predicts an answer token."""
         return Want(top_keys={self.name: TopKeys(self._table(batch, "query_positions"), 1)})
 
@@ -39,7 +40,7 @@ class Retrieval(HeadScore):
         source = self._table(seen.batch, "source_positions")
         keys = seen.result.top_keys[self.name][1][..., 0]
         asked = (source >= 0)[:, None]
-        return ((keys == source[:, None]) & asked).double().sum(-1), asked.double().sum(-1)
+        return ((keys == source[:, None]) & asked).sum(-1), asked.sum(-1)
 
     def _table(self, batch: Batch, column: str) -> Tensor:
         rows = batch.column(column, self.name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 import xarray as xr
 
 from attnscope_kernels import Want
@@ -15,7 +16,7 @@ from ..core.batch import Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
-from .received_mass import received_per_query, seen_by_enough
+from .received_mass import seen_by_enough
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class SinkMass(Collector):
     min_queries: int = 64
     ranks: int = 8
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for column sums."""
         return Want(received=True)
 
@@ -63,23 +64,26 @@ class SinkMass(Collector):
     def fold(self, state: State, seen: Seen) -> State:
         """Find the layer's sinks and add each head's mass on them."""
         assert isinstance(seen, AttentionSeen)
-        result, batch = seen.result, seen.batch
-        assert result.received is not None
-        alpha, queries = received_per_query(seen)
-        level = alpha.mean(1).where(seen_by_enough(queries, self.min_queries), 0.0)
+        received, batch = seen.result.received, seen.batch
+        assert received is not None
+        enough = seen_by_enough(seen.queries_seeing, self.min_queries)
+        level = seen.received_per_query.mean(1, dtype=torch.float64).where(enough, 0.0)
         sinks = level > self.threshold
-        where = list(batch.prompts)
-        mass = result.received.double().where(sinks[:, None], 0.0).sum(-1)
-        state["sum"][where, seen.row] += to_numpy(mass)
-        state["count"][where, seen.row] += to_numpy(seen.call.valid_queries.sum(1))[:, None]
         top = level.where(sinks, 0.0).topk(min(self.ranks, level.shape[1]), dim=1)
         held = top.values > 0
-        kept = slice(0, top.values.shape[1])
-        position = (top.indices - batch.starts[:, None] + 1).where(held, 0)
-        token = batch.input_ids.gather(1, top.indices).where(held, 0)
-        state["position"][where, seen.row, kept] += to_numpy(position)
-        state["token"][where, seen.row, kept] += to_numpy(token)
-        state["received"][where, seen.row, kept] += to_numpy(top.values)
+        mass, count, position, token, strength = to_numpy(
+            received.where(sinks[:, None], 0.0).sum(-1, dtype=torch.float64),
+            seen.call.valid_queries.sum(1, keepdim=True),
+            (top.indices - batch.starts[:, None] + 1).where(held, 0),
+            batch.input_ids.gather(1, top.indices).where(held, 0),
+            top.values,
+        )
+        where, kept = list(batch.prompts), slice(0, top.values.shape[1])
+        state["sum"][where, seen.row] += mass
+        state["count"][where, seen.row] += count
+        state["position"][where, seen.row, kept] += position
+        state["token"][where, seen.row, kept] += token
+        state["received"][where, seen.row, kept] += strength
         return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:

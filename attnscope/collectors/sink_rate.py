@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 import xarray as xr
 
 from attnscope_kernels import Want
@@ -14,7 +15,7 @@ from ..core import statistics
 from ..core.batch import Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
-from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
+from ._base import AttentionSeen, Collector, Seen, State, mean_over_queries, ratio, to_numpy
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class SinkRate(Collector):
     epsilon: float = 0.3
     lengths: tuple[int, ...] = (64,)
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for the mass at the first token."""
         return Want(mass_at={"first_token": batch.first_token})
 
@@ -54,14 +55,17 @@ class SinkRate(Collector):
     def fold(self, state: State, seen: Seen) -> State:
         """Count the prompts whose prefix mean is above ε."""
         assert isinstance(seen, AttentionSeen)
-        mass = to_numpy(seen.result.mass_at["first_token"])
-        starts, lengths = to_numpy(seen.batch.starts).astype(int), to_numpy(seen.batch.lengths)
-        for b, start in enumerate(starts):
-            for i, length in enumerate(self.lengths):
-                if lengths[b] >= length:
-                    alpha = mass[b, :, start : start + length].mean(-1)
-                    state["hits"][i, seen.row] += alpha > self.epsilon
-                    state["prompts"][i, seen.row] += 1
+        mass, batch = seen.result.mass_at["first_token"], seen.batch
+        since = torch.arange(mass.shape[2], device=mass.device) - batch.starts[:, None]
+        hits, prompts = [], []
+        for length in self.lengths:
+            total, count = mean_over_queries(mass, (since >= 0) & (since < length))
+            enough = batch.lengths >= length
+            hits.append(((total / count > self.epsilon) & enough[:, None]).sum(0))
+            prompts.append(enough.sum())
+        hit, prompt = to_numpy(torch.stack(hits), torch.stack(prompts))
+        state["hits"][:, seen.row] += hit
+        state["prompts"][:, seen.row] += prompt[:, None]
         return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:

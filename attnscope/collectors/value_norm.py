@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from attnscope_kernels import Want
 
 from ..core.batch import Batch
+from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, HeadScore
 
@@ -23,10 +25,9 @@ def first_over_rest(norms: Tensor, batch: Batch) -> Tensor:
     Returns:
         `[B, heads]` float64, NaN where a prompt has one token.
     """
-    norms = norms.double()
-    first = norms.gather(2, batch.starts[:, None, None].expand(-1, norms.shape[1], 1))[..., 0]
-    others = (norms.where(batch.valid[:, None], 0.0).sum(-1) - first) / (batch.lengths - 1)[:, None].double()
-    return first / others
+    first = norms.gather(2, batch.starts[:, None, None].expand(-1, norms.shape[1], 1))[..., 0].double()
+    total = norms.where(batch.valid[:, None], 0.0).sum(-1, dtype=torch.float64)
+    return first / ((total - first) / (batch.lengths - 1)[:, None])
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ValueNorm(HeadScore):
         ),
     )
 
-    def want(self, batch: Batch) -> Want:
+    def want(self, batch: Batch, info: ModelInfo) -> Want:
         """Ask for value norms."""
         return Want(value_norm=True)
 
@@ -53,4 +54,4 @@ class ValueNorm(HeadScore):
         ratio = first_over_rest(seen.result.value_norm, seen.batch)
         ratio = ratio.repeat_interleave(seen.call.group_size, 1)
         measured = ~ratio.isnan()
-        return ratio.where(measured, 0.0), measured.double()
+        return ratio.where(measured, 0.0), measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,13 @@ from .errors import TaskError
 
 if TYPE_CHECKING:
     import torch
+
+DISTANCE_GRID: tuple[int, ...] = (
+    *range(64),
+    *(low + step * low // 8 for low in (2**power for power in range(6, 21)) for step in range(8)),
+    2**21,
+)
+"""Edges of the distance bins, tokens: one bin a distance below 64, then eight an octave, up to 2,097,152."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +59,23 @@ class Batch:
         return self.starts[:, None].expand_as(self.input_ids).contiguous()
 
     @cached_property
-    def unit_distances(self) -> tuple[int, ...]:
-        """Bin edges that give every distance a bin of its own."""
-        return tuple(range(self.input_ids.shape[1] + 1))
+    def distance_edges(self) -> tuple[int, ...]:
+        """The edges of DISTANCE_GRID up to the first that no distance of this batch reaches.
+
+        Bins are the same at every T; only how many there are differs.
+
+        Raises:
+            TaskError: more tokens than the grid has distances for.
+        """
+        tokens = self.input_ids.shape[1]
+        if tokens > DISTANCE_GRID[-1]:
+            raise TaskError(
+                "distances within a prompt",
+                found=f"{tokens} tokens",
+                expected=f"at most {DISTANCE_GRID[-1]}",
+                fix="Shorten the prompts, or leave out the collectors that bin distances.",
+            )
+        return DISTANCE_GRID[: bisect_left(DISTANCE_GRID, tokens) + 1]
 
     def column(self, name: str, asked_by: str) -> list[Any]:
         """Return a task's column.

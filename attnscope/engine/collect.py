@@ -111,7 +111,7 @@ def run_batch(
     """Fold one batch into the states and return the kernel implementations that ran."""
     on_attention = [c for c in collectors if c.sees == "attention"]
     on_residual = [c for c in collectors if c.sees == "residual"]
-    want = reduce(or_, (c.want(batch) for c in on_attention), Want())
+    want = reduce(or_, (c.want(batch, scope.info) for c in on_attention), Want())
     ran: set[str] = set()
 
     def tap(call: AttentionCall) -> Tensor:
@@ -131,8 +131,9 @@ def run_batch(
         return z
 
     def residual(layer: int, site: str, stream: Tensor) -> None:
+        seen = ResidualSeen(scope.info, batch, layer, site, stream)
         for c in on_residual:
-            c.fold(states[c.name], ResidualSeen(scope.info, batch, layer, site, stream))
+            c.fold(states[c.name], seen)
 
     with explained(scope, batch), torch.no_grad(), scope.attach(tap, residual if on_residual else None):
         scope.run(batch)

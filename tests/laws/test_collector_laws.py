@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 
 import datasets
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 import xarray as xr
 
 import attnscope
-from attnscope.collectors import collectors
-from attnscope.collectors._base import Collector
+from attnscope.collectors import _base, collectors
+from attnscope.collectors._base import Collector, to_numpy
 from attnscope.core import statistics
 from attnscope.core.batch import Batch
 from attnscope.core.names import DIMS
@@ -137,3 +138,25 @@ def test_all_collectors_together_equal_each_alone() -> None:
     for one in chosen:
         alone = collect(SCOPE, PROMPTS, [one])
         same(together[list(alone.data_vars)], alone)
+
+
+def test_little_is_moved_from_the_device_at_any_length(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `fold` moves to the CPU: at most two transfers a layer or site, and nothing that grows with T."""
+    moved: list[int] = []
+
+    def counting(*tensors: torch.Tensor) -> list[np.ndarray]:
+        moved.append(sum(tensor.numel() for tensor in tensors))
+        return to_numpy(*tensors)
+
+    for module in (_base, importlib.import_module(f"attnscope.collectors.{collector.name}")):
+        if hasattr(module, "to_numpy"):
+            monkeypatch.setattr(module, "to_numpy", counting)
+    length, period = 1200, 8
+    ids = torch.arange(length)[None] % period + 1
+    columns = {"period": [period], "prefix": [0], "copies": [2]}
+    columns |= {"query_positions": [[9]], "source_positions": [[3]]}
+    long = Batch(ids, torch.ones_like(ids, dtype=torch.bool), (0,), 1, columns)
+    run_batch(SCOPE, long, [collector], {collector.name: collector.init(SCOPE.info, 1)})
+    visits = SCOPE.info.n_layers * (1 if collector.sees == "attention" else 2)
+    assert 1 <= len(moved) <= 2 * visits
+    assert max(moved) < SCOPE.info.n_heads * 256
