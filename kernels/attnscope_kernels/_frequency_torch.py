@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._frequency_rows import halves, merge_rows, parts, sampled_rows, top_rows, top_set
+from ._frequency_rows import TopRows, halves, merge_rows, parts, sampled_rows, top_rows, top_set
 from .contract import AttentionCall
 
 CHUNKS = 4
@@ -25,15 +25,14 @@ def run(call: AttentionCall, queries: Tensor, k: int, pairing: str) -> Tensor:
     out = torch.full((b, g, s, chunks), math.nan, dtype=torch.float32, device=call.q.device)
     for part in parts(rows, ROW_ENTRY * (1 + together) * length):
         whole = top_rows(rows, part, k)
-        seen, kept = whole.seen.unsqueeze(-2), whole.kept.unsqueeze(-1)
+        kept, hidden = whole.kept.unsqueeze(-1), ~whole.seen.unsqueeze(-2)
         q1, q2 = halves(rows.q[part], pairing)
         k1, k2 = halves(call.k.detach()[part[:2]], pairing)
         for first in range(0, chunks, together):
             some = slice(first, first + together)
             logits = _times(q1[..., some], k1[..., some])
-            logits.add_(_times(q2[..., some], k2[..., some])).masked_fill_(~seen, -torch.inf)
-            both = top_set(logits, seen, kept.expand(logits.shape[:-1]), k).logical_and_(whole.top.unsqueeze(-2))
-            share = both.sum(-1) / kept.to(torch.float32)
+            logits.add_(_times(q2[..., some], k2[..., some])).masked_fill_(hidden, -torch.inf)
+            share = _common(logits, whole, k) / kept.to(torch.float32)
             out[*part, some] = torch.where(kept > 0, share, math.nan)
     return merge_rows(out, call, queries)
 
@@ -41,3 +40,21 @@ def run(call: AttentionCall, queries: Tensor, k: int, pairing: str) -> Tensor:
 def _times(q: Tensor, k: Tensor) -> Tensor:
     """Return q `[b, g, s, c]` times k `[b, g, Tk, c]`, `[b, g, s, c, Tk]`."""
     return q.unsqueeze(-1) * k.to(q.dtype).transpose(-1, -2).unsqueeze(2)
+
+
+def _common(logits: Tensor, whole: TopRows, k: int) -> Tensor:
+    """Return how many keys `[b, g, s, c]` the top sets of partial `logits` share with those of the whole rows.
+
+    `topk` takes any of equal values: where they straddle the K-th place, the set is made by the rule instead.
+    """
+    kept = whole.kept.unsqueeze(-1).expand(logits.shape[:-1])
+    best, keys = logits.topk(min(k + 1, logits.shape[-1]), dim=-1)
+    place = torch.arange(best.shape[-1], device=logits.device)
+    members = whole.top.unsqueeze(-2).expand(logits.shape)
+    common = (members.gather(-1, keys) & (place < kept.unsqueeze(-1))).sum(-1)
+    straddle = (place[1:] == kept.unsqueeze(-1)) & (best[..., 1:] == best[..., :-1])
+    tied = straddle.any(-1) & (kept > 0)
+    if bool(tied.any()):
+        seen = whole.seen.unsqueeze(-2).expand(logits.shape)[tied]
+        common[tied] = (top_set(logits[tied], seen, kept[tied], k) & members[tied]).sum(-1)
+    return common
