@@ -33,9 +33,10 @@ def contextual_agreement(
     K = min(k, visible keys); of equal keys the lowest index counts first. Softcap, scale and sink logits leave
     ranks alone and are not applied. From FASA (2602.03152).
 
-    Nothing with a chunk axis and a key axis is ever stored. `torch` takes every row's top K chunk by chunk. `triton`
-    searches all thresholds at once by counting: about ten reads of K (at most 96) by each eight rows of a KV head,
-    the later ones partial, and neighbours in `queries` share reads best where they stand close together.
+    No tensor holds all chunks over all keys. `torch` takes the top K of a few chunks of a few rows at a time. `triton`
+    finds every chunk's threshold by counting keys above guesses: every eight rows of a KV head read its K about ten
+    times (96 at most), all of it about six times and then only where candidates are left. Rows that stand next to
+    each other in `queries` share reads, so ascending queries are quickest.
 
     Args:
         call: the layer's inputs.
