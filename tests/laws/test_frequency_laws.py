@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -11,9 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from _frequency_definition import ADJACENT, HALF, Largest, definition, device_of, exact_call, rotated, some_queries
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from attnscope_kernels import AttentionCall
 from attnscope_kernels import frequency as module
@@ -26,8 +24,9 @@ IMPLEMENTATIONS = [
     "torch",
     pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")),
 ]
-HALF, ADJACENT = "half", "adjacent"
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+# Triton 3.6's interpreter makes an int of a one-element array at every loop.
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -42,67 +41,6 @@ def wide_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(_frequency_search, "WARPS", 128)
     yield
     torch.set_num_threads(threads)
-
-
-def device_of(implementation: str) -> str:
-    return "cuda" if implementation == "triton" and torch.cuda.is_available() else "cpu"
-
-
-def exact_call(implementation: str, *, levels: int = 64, step: float = 1 / 16, **shape: Any) -> AttentionCall:
-    """A call whose logits are exact in float32: q and k are multiples of `step`, at most `levels` of them."""
-    call = random_call(**{"batch": 1, "device": device_of(implementation), **shape})
-
-    def on_grid(x: Tensor) -> Tensor:
-        return (x / step).round().clamp(-levels, levels) * step
-
-    return call.replace(q=on_grid(call.q), k=on_grid(call.k))
-
-
-def some_queries(call: AttentionCall, count: int, seed: int = 0) -> Tensor:
-    """The last query, none, and others."""
-    random = torch.Generator().manual_seed(seed)
-    b, tq = call.q.shape[0], call.q.shape[2]
-    queries = torch.randint(0, tq, (b, count), generator=random)
-    queries[:, 0] = tq - 1
-    if count > 1:
-        queries[:, 1] = -1
-    return queries.to(call.q.device)
-
-
-def sees(call: AttentionCall, b: int, h: int, i: int, j: int) -> bool:
-    """Whether query i of head h sees key j: AttentionCall's rule, word by word."""
-    position = call.offset + i
-    visible = call.key_valid is None or bool(call.key_valid[b, j])
-    visible = visible and not (call.causal and j > position)
-    visible = visible and not (call.window is not None and abs(position - j) >= call.window)
-    segments = getattr(call, "segments", None)
-    visible = visible and (segments is None or bool(segments[b, j] == segments[b, position]))
-    return visible and not any(bool(x.heads[h] & x.queries[b, i] & x.keys[b, j]) for x in call.knockouts)
-
-
-def top(logits: Tensor, visible: list[int], count: int) -> set[int]:
-    """The `count` visible keys of largest logit; of equals those of lowest index."""
-    values = logits.tolist()
-    return set(sorted(visible, key=lambda j: (-values[j], j))[:count])
-
-
-def definition(call: AttentionCall, queries: Tensor, k: int, pairing: str = HALF) -> Tensor:
-    """Contextual agreement by its definition, in float64, one row and chunk at a time."""
-    b, h, _, d = call.q.shape
-    q, keys = call.q.cpu().double(), call.k.cpu().double().repeat_interleave(call.group_size, dim=1)
-    pair = (lambda c: [c, c + d // 2]) if pairing == HALF else (lambda c: [2 * c, 2 * c + 1])
-    out = torch.full((b, h, queries.shape[1], d // 2), math.nan)
-    for row, head, n in itertools.product(range(b), range(h), range(queries.shape[1])):
-        i = int(queries[row, n])
-        if i < 0 or not call.valid_queries[row, i]:
-            continue
-        visible = [j for j in range(keys.shape[2]) if sees(call, row, head, i, j)]
-        count = min(k, len(visible))
-        products = q[row, head, i] * keys[row, head]
-        whole = top(products.sum(-1), visible, count)
-        for c in range(d // 2 if count else 0):
-            out[row, head, n, c] = len(whole & top(products[:, pair(c)].sum(-1), visible, count)) / count
-    return out
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
@@ -319,14 +257,6 @@ def test_one_chunk_that_holds_the_whole_logit_agrees(implementation: str) -> Non
     assert float(found[..., [0, 1, 2, 4, 5, 6, 7]].max()) < 1
 
 
-def rotated(x: Tensor, positions: Tensor, theta: float = 100.0) -> Tensor:
-    """Apply RoPE as most models do: dimension c turns with dimension c + D/2."""
-    half = x.shape[-1] // 2
-    frequencies = theta ** -(torch.arange(half, dtype=x.dtype, device=x.device) / half)
-    angles = (positions[:, None] * frequencies).repeat(1, 2)
-    return x * angles.cos() + torch.cat([-x[..., half:], x[..., :half]], -1) * angles.sin()
-
-
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_half_pairs_do_not_depend_on_where_the_text_starts(implementation: str) -> None:
     """A common rotation of all positions leaves their partial logits alone, and moves those of adjacent pairs."""
@@ -359,18 +289,6 @@ def test_nothing_unwritten_and_the_same_numbers_twice(implementation: str, monke
         found = [contextual_agreement(call, queries, 9, implementation=implementation) for _ in range(2)]
     assert torch.equal(found[0].nan_to_num(-1), found[1].nan_to_num(-1))
     assert_same(found[0], definition(call, queries, 9))
-
-
-class Largest(TorchDispatchMode):
-    """Note the largest tensor of two axes or more that any operation takes or gives."""
-
-    entries = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
-        self.entries = max([self.entries, *(tensor.numel() for tensor in tensors if tensor.dim() > 1)])
-        return result
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
