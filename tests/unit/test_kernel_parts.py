@@ -29,7 +29,12 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings(module: str) -> None:
-    loaded = import_module(module)
+    try:
+        loaded = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        pytest.skip("triton is not installed")
     globs = {**vars(loaded), "torch": torch}
     assert doctest.testmod(loaded, globs=globs).failed == 0
 
