@@ -24,7 +24,7 @@ bench: $(STAMP)
 	$(BIN)/python kernels/benchmarks/pocket_cpu.py
 
 test-gpu:
-	PYTHONPATH=.:kernels $(PYTHON) -m pytest -m gpu tests/gpu
+	PYTHONPATH=.:kernels $(PYTHON) -m pytest -p no:benchmark -m gpu tests/gpu
 
 explore: report
 	$(BIN)/python -m webbrowser "file://$(CURDIR)/runs/pocket/report.html"

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .api import attend, attention_tile, available, choose
     from .contract import AttentionCall, HeadOutput, Knockout, Result, Screen, Tap, TopKeys, Want
+    from .errors import ContractError, ImplementationUnavailableError, KernelError, KernelMemoryError
+    from .frequency import contextual_agreement
+    from .residual import residual_statistics
 
 _HOME = {
     "AttentionCall": "contract",
@@ -22,14 +25,24 @@ _HOME = {
     "Tap": "contract",
     "TopKeys": "contract",
     "Want": "contract",
+    "ContractError": "errors",
+    "ImplementationUnavailableError": "errors",
+    "KernelError": "errors",
+    "KernelMemoryError": "errors",
     "attend": "api",
     "attention_tile": "api",
     "available": "api",
     "choose": "api",
+    "contextual_agreement": "frequency",
+    "residual_statistics": "residual",
 }
 __all__ = [
     "AttentionCall",
+    "ContractError",
     "HeadOutput",
+    "ImplementationUnavailableError",
+    "KernelError",
+    "KernelMemoryError",
     "Knockout",
     "Result",
     "Screen",
@@ -40,6 +53,8 @@ __all__ = [
     "attention_tile",
     "available",
     "choose",
+    "contextual_agreement",
+    "residual_statistics",
 ]
 
 

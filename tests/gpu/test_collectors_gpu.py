@@ -64,13 +64,13 @@ def test_the_device_is_waited_for_once_or_twice_a_fold(name: str) -> None:
     state = collector.init(what.info, 1)
     collector.fold(state, seen(name)[1])  # compiles and warms up
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
             collector.fold(state, what)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     waits = [str(w.message) for w in caught if "synchronizing" in str(w.message)]
     assert len(waits) <= 2, waits
 

@@ -375,7 +375,7 @@ def test_selected_heads_and_queries_are_those_of_the_whole(implementation: str, 
 @pytest.mark.parametrize("feature", [*FEATURES])
 def test_a_screen_samples_alike_and_is_exact_where_it_says_so(implementation: str, feature: str) -> None:
     """The sample is the same for all, exact keys are exact, the bound holds, the rest is an estimate."""
-    call = random_call(queries=300, heads=2, kv_heads=1, dtype=torch.float64, **FEATURES[feature])
+    call = random_call(queries=310, heads=2, kv_heads=1, dtype=torch.float64, **FEATURES[feature])
     screen = Screen(threshold=0.2, delta=0.2, stride=12)
     want = Want(received=True, entropy=True, max_prob=True, mean_distance=True, screen=screen)
     found, truth = attend(call, want, implementation), attend(call, want, "reference")
@@ -406,12 +406,12 @@ def test_a_sample_estimates_without_bias() -> None:
 
 
 def test_a_screen_misses_as_seldom_as_it_says() -> None:
-    sinks = torch.zeros(1, 2, 600, dtype=torch.float64)
+    sinks = torch.zeros(1, 2, 605, dtype=torch.float64)
     sinks[..., ::60] = 4.0
-    call = random_call(batch=1, queries=600, heads=2, kv_heads=1, dtype=torch.float64).replace(key_bias=sinks)
+    call = random_call(batch=1, queries=605, heads=2, kv_heads=1, dtype=torch.float64).replace(key_bias=sinks)
     exact = attend(call, Want(received=True), "reference").received
     screen = Screen(threshold=0.05, delta=0.05, stride=12)
-    large = exact / torch.arange(600, 0, -1) >= screen.threshold
+    large = exact / torch.arange(605, 0, -1) >= screen.threshold
     missed = exceeded = left_out = 0
     for seed in range(60):
         found = attend(call, Want(output=False, received=True, screen=replace(screen, seed=seed)), "tiled")
@@ -421,7 +421,7 @@ def test_a_screen_misses_as_seldom_as_it_says() -> None:
     assert int(large.sum()) > 5
     assert left_out > 0
     assert missed <= 60 * int(large.sum()) * screen.delta
-    assert exceeded <= 60 * 1200 * screen.delta
+    assert exceeded <= 60 * 1210 * screen.delta
 
 
 @pytest.mark.parametrize("implementation", AVAILABLE)

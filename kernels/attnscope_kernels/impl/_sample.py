@@ -79,7 +79,8 @@ def largest_weight(call: AttentionCall, sample: Sample) -> Tensor:
     first = (torch.arange(tk, device=call.q.device) - call.offset).clamp(0, call.q.shape[2] - 1)
     # the stratum that holds the first query to see a key: the first drawn query at or after it, or the one before
     after = torch.searchsorted(sample.queries, first).clamp(max=len(sample.queries) - 1)
-    return torch.maximum(sample.weights[after], sample.weights[(after - 1).clamp(min=0)])
+    later = sample.weights.flip(0).cummax(0).values.flip(0)
+    return torch.maximum(later[after], sample.weights[(after - 1).clamp(min=0)])
 
 
 def upper_bound(estimate: Tensor, weight: Tensor, delta: float) -> Tensor:

@@ -66,11 +66,16 @@ def _bands(
     # Column d of the skewed tile holds acc[r, c] with c = (r − d) mod BN: the diagonals d, d + BN, …, and d − BN last.
     skewed = tl.gather(acc, (r[:, None] - c[None, :] + BN) % BN, 1)
     at = OUT + pid.to(tl.int64) * WRAPS * BN
-    for wrap in tl.static_range(WRAPS):
-        turn: tl.constexpr = wrap if wrap < WRAPS - 1 else -1
-        first = c[None, :] + turn * BN
-        own = (r[:, None] >= first) & (r[:, None] < first + BN)
-        tl.store(at + wrap * BN + c, tl.sum(tl.where(own, skewed, 0.0), 0))
+    for wrap in tl.static_range(WRAPS - 1):
+        _store_turn(at + wrap * BN, skewed, r, c, wrap * BN, BN)
+    _store_turn(at + (WRAPS - 1) * BN, skewed, r, c, -BN, BN)
+
+
+@triton.jit
+def _store_turn(to, skewed, r, c, shift, BN: tl.constexpr):
+    first = c[None, :] + shift
+    own = (r[:, None] >= first) & (r[:, None] < first + BN)
+    tl.store(to + c, tl.sum(tl.where(own, skewed, 0.0), 0))
 
 
 def diagonals(operands: Operands, norm: Tensor, apart: list[int]) -> Tensor:
