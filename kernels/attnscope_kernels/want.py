@@ -45,7 +45,7 @@ class Screen:
 
     threshold: float = 0.01
     delta: float = 1e-6
-    stride: int = 48
+    stride: int = 64
     seed: int = 0
 
     def __post_init__(self) -> None:

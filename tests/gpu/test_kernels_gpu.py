@@ -90,10 +90,12 @@ def test_shapes(implementation: str, shape: str) -> None:
 def test_no_unwritten_output_and_the_same_twice(feature: str) -> None:
     call = cuda(**FEATURES[feature])
     want = random_want(call)
-    clean = attend(call, want, "triton")
-    with poisoned_memory():
-        poisoned = attend(call, want, "triton")
-    assert max(compare(poisoned, clean).values()) == 0
+    with poisoned_memory():  # which makes torch deterministic, and so may change the library of the forward
+        first, second = (attend(call, want, "triton") for _ in range(2))
+    assert max(compare(first, second).values()) == 0
+    assert not worse_than_reference(first, call, want, FLOOR)
+    first, second = (attend(call, want, "triton") for _ in range(2))
+    assert max(compare(first, second).values()) == 0
 
 
 @pytest.mark.parametrize("implementation", STREAMING)

@@ -40,6 +40,7 @@ SHAPES = {
     "bfloat16": {"queries": 70, "head_dim": 32, "dtype": torch.bfloat16, "batch": 1},
     "float16": {"queries": 70, "dtype": torch.float16, "padding": "left", "batch": 2},
     "long": {"queries": 200, "heads": 1, "kv_heads": 1, "batch": 1},
+    "long_padding": {"queries": 200, "heads": 1, "kv_heads": 1, "padding": "right", "holes": True},
 }
 
 
@@ -117,17 +118,21 @@ def test_no_unwritten_output_and_the_same_twice(feature: str) -> None:
 
 
 def test_any_number_of_programs_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scratch may be cut into launches of one head, and a head's keys over one program or many."""
+    """Scratch may be cut into launches of one head, or a head's keys over one program or many."""
     from attnscope_kernels.impl._triton import weights as module
+    from attnscope_kernels.impl._triton._operands import operands_of
+    from attnscope_kernels.impl._triton.distances import plan_of
 
-    call = small(queries=200, batch=1)
-    want = Want(output=False, received=True, mass_by_distance=(0, 64, 128, 200))
+    call = small(queries=330, batch=1)
+    want = Want(output=False, received=True, received_max=True, mass_by_distance=(0, 3, 192, 400))
     expected = attend(call, want, "reference")
-    for running in (1, 3, 64):
-        for scratch in (1, 1 << 30):
-            monkeypatch.setattr(module, "processors", lambda _, running=running: running)
-            monkeypatch.setattr(module, "SCRATCH", scratch)
-            assert max(compare(attend(call, want, "triton"), expected).values()) < 1e-5
+    bands = plan_of(operands_of(call), (0, 3, 192, 400)).bands
+    assert bands is not None  # some tiles lie in one bin as a whole
+    assert bands.tolist()[1:-1] == [128, 192, 256, 384]
+    for running, scratch in ((1, 1), (3, 1 << 30), (64, 1), (1, 1 << 30)):
+        monkeypatch.setattr(module, "processors", lambda _, running=running: running)
+        monkeypatch.setattr(module, "SCRATCH", scratch)
+        assert max(compare(attend(call, want, "triton"), expected).values()) < 1e-5
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(64, 128), (64, 16), (128, 32)])

@@ -28,13 +28,8 @@ class Intervals:
 def intervals(call: AttentionCall) -> Intervals:
     """Return the intervals of a call; one synchronisation with the device where there is padding."""
     b, _, tq, _ = call.q.shape
-    tk, device = call.k.shape[2], call.q.device
-    position = torch.arange(call.offset, call.offset + tq, device=device, dtype=torch.int32)
-    low = torch.zeros_like(position) if call.window is None else (position - call.window + 1).clamp_(min=0)
-    high = position + 1 if call.causal else torch.full_like(position, tk)
-    if call.window is not None and not call.causal:
-        high = (position + call.window).clamp_(max=tk)
-    low, high = low.expand(b, tq), high.expand(b, tq)
+    tk = call.k.shape[2]
+    low, high = unpadded(b, tq, tk, call.offset, call.causal, call.window, call.q.device)
     if call.segments is not None:
         own = call.segments[:, call.offset : call.offset + tq].contiguous()
         every = call.segments.contiguous()
@@ -53,6 +48,23 @@ def intervals(call: AttentionCall) -> Intervals:
         if padded is not None:
             high = torch.where(padded, low, high)
     return Intervals(low.contiguous(), high.contiguous(), holes)
+
+
+def unpadded(
+    b: int, tq: int, tk: int, offset: int, causal: bool, window: int | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return low and high `[B, Tq]` by position alone (views: one row for all prompts).
+
+    Example:
+        >>> [x.tolist() for x in unpadded(1, 3, 3, 0, True, 2, torch.device("cpu"))]
+        [[[0, 0, 1]], [[1, 2, 3]]]
+    """
+    position = torch.arange(offset, offset + tq, device=device, dtype=torch.int32)
+    low = torch.zeros_like(position) if window is None else (position - window + 1).clamp_(min=0)
+    high = position + 1 if causal else torch.full_like(position, tk)
+    if window is not None and not causal:
+        high = (position + window).clamp_(max=tk)
+    return low.expand(b, tq), high.expand(b, tq)
 
 
 def queries_that_see(call: AttentionCall) -> Tensor:

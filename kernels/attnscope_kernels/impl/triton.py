@@ -98,7 +98,8 @@ class _Run:
         if want.value_norm:
             self.found["value_norm"] = value_norm(call)
         self.distances = None if want.mass_by_distance is None else plan_of(operands, want.mass_by_distance)
-        self.columns = want.received or want.received_max or (self.distances is not None and self.distances.totals)
+        self.bands = None if self.distances is None else self.distances.bands
+        self.columns = want.received or want.received_max or self.bands is not None
         later = (want.mass_at, want.mass_in, want.top_keys, want.mass_by_distance, want.pooled_map, want.pooled_max)
         self.needs_norm = self.columns or any(later)
         self.norm: Tensor | None = None
@@ -137,14 +138,13 @@ class _Run:
         totals = None
         if self.columns or entropy or max_prob:
             assert self.norm is not None
-            bands = self.distances is not None and self.distances.totals
             with named("scratch of the weight pass", self.call):
                 done = weights(
                     self.operands,
                     self.norm,
                     received=want.received,
                     received_max=want.received_max,
-                    bands=bands,
+                    bands=self.bands,
                     entropy=entropy,
                     max_prob=max_prob,
                 )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from ...contract import AttentionCall
 from ...errors import ImplementationUnavailableError
-from .._visible import intervals
+from .._visible import intervals, unpadded
+from ._bounds import bounds, first_rows
 
 HIDDEN = -1e30
 LOG2E = 1.4426950408889634
@@ -37,6 +39,20 @@ class Masks:
     query_bits: Tensor | None
     key_bits: Tensor | None
     bias: Tensor | None
+    _made: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    def bounds(self, tk: int, queries: int, keys: int) -> Tensor:
+        """Return `_bounds.bounds`, computed once."""
+        return self._once((tk, queries, keys), lambda: bounds(self.low, self.high, tk, queries, keys))
+
+    def first_rows(self, edges: Tensor, slots: int) -> Tensor:
+        """Return `_bounds.first_rows` of the bounds of these masks, computed once for each number of tiles."""
+        return self._once((edges.shape[1], slots), lambda: first_rows(edges, slots))
+
+    def _once(self, key: tuple[int, ...], make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     @cached_property
     def head_bits(self) -> Tensor:
@@ -61,7 +77,7 @@ def masks_of(call: AttentionCall) -> Masks:
     Raises:
         ImplementationUnavailableError: more knockouts than there are bits.
     """
-    seen = intervals(call)
+    low, high, valid, holes, made = _positions(call)
     query_bits = key_bits = bias = None
     if len(call.knockouts) > HOLE:
         raise ImplementationUnavailableError(
@@ -70,20 +86,37 @@ def masks_of(call: AttentionCall) -> Masks:
             expected=f"at most {HOLE}",
             fix="Merge knockouts, or ask for implementation='tiled', which takes any number.",
         )
-    if call.knockouts or seen.holes:
+    if call.knockouts or holes:
         b, h, tq, _ = call.q.shape
         query_bits = torch.zeros(b, h, tq, dtype=torch.int32, device=call.q.device)
         key_bits = torch.zeros(b, call.k.shape[2], dtype=torch.int32, device=call.q.device)
         for bit, knockout in enumerate(call.knockouts):
             query_bits |= (knockout.heads[:, None] & knockout.queries[:, None]).int() << bit
             key_bits |= knockout.keys.int() << bit
-        if seen.holes:
+        if holes:
             assert call.key_valid is not None
             query_bits |= 1 << HOLE
             key_bits |= (~call.key_valid).int() << HOLE
     if call.key_bias is not None:
         bias = (call.key_bias.detach().float() * LOG2E).clamp(min=HIDDEN).contiguous()
-    return Masks(seen.low, seen.high, call.valid_queries.to(torch.int8).contiguous(), query_bits, key_bits, bias)
+    return Masks(low, high, valid, query_bits, key_bits, bias, made)
+
+
+def _positions(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor, bool, dict[tuple[int, ...], Tensor]]:
+    """Return low, high, valid, whether there are holes, and a place for what is made of them; kept without padding."""
+    if call.key_valid is None and call.query_valid is None and call.segments is None:
+        b, _, tq, _ = call.q.shape
+        return _unpadded(b, tq, call.k.shape[2], call.offset, call.causal, call.window, call.q.device)
+    seen = intervals(call)
+    return seen.low, seen.high, call.valid_queries.to(torch.int8).contiguous(), seen.holes, {}
+
+
+@lru_cache(maxsize=16)
+def _unpadded(
+    b: int, tq: int, tk: int, offset: int, causal: bool, window: int | None, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, bool, dict[tuple[int, ...], Tensor]]:
+    low, high = unpadded(b, tq, tk, offset, causal, window, device)
+    return low.contiguous(), high.contiguous(), torch.ones(b, tq, dtype=torch.int8, device=device), False, {}
 
 
 def _tiles(values: Tensor, size: int) -> Tensor:

@@ -19,11 +19,10 @@ def named(what: str, call: AttentionCall) -> Iterator[None]:
     Raises:
         KernelMemoryError: memory ran out inside.
     """
-    before = _room(call)
     try:
         yield
     except torch.OutOfMemoryError as error:
-        asked = _asked(error)
+        before, asked = _room(call), _asked(error)
         tokens = call.k.shape[2]
         needed = max(asked, before + 1)
         raise KernelMemoryError(

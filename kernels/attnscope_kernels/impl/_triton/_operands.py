@@ -27,12 +27,21 @@ class Tile:
         keys: keys a block.
         warps: of one program.
         stages: tiles in flight.
+        programs: that one multiprocessor runs at once, where it matters.
+        registers: of one thread at most; None leaves it to the compiler.
     """
 
     queries: int
     keys: int
     warps: int
     stages: int
+    programs: int = 2
+    registers: int | None = None
+
+    def launch(self) -> dict[str, int]:
+        """Return the launch parameters."""
+        limit = {} if self.registers is None else {"maxnreg": self.registers}
+        return {"num_warps": self.warps, "num_stages": self.stages, **limit}
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,6 +62,7 @@ class Sampled:
             high=masks.high[:, queries].contiguous(),
             valid=masks.valid[:, queries].contiguous(),
             query_bits=None if masks.query_bits is None else masks.query_bits[:, :, queries].contiguous(),
+            _made={},
         )
         part = call.replace(
             q=call.q[:, :, queries],

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -78,17 +77,3 @@ def sum_rows(
         BLOCK_ROWS=BLOCK, HAS_SINK=sink is not None, ENTROPY=entropies is not None, MAXIMUM=maxima is not None,
         num_warps=4,
     )  # fmt: skip
-
-
-def first_rows(bounds: Tensor, slots: int) -> Tensor:
-    """Return `[B, slots]` int32: the first query row that each slot's program visits; the largest int where none.
-
-    Args:
-        bounds: `[B, tiles, 4]` of `_bounds.bounds`.
-    """
-    b, tiles, _ = bounds.shape
-    part = ((torch.arange(tiles, device=bounds.device) + 1) * 2 * slots - 1) // tiles
-    slot = torch.minimum(part, 2 * slots - 1 - part)
-    first = torch.where(bounds[..., 3] > bounds[..., 0], bounds[..., 0], torch.iinfo(torch.int32).max)
-    rows = torch.full((b, slots), torch.iinfo(torch.int32).max, dtype=torch.int32, device=bounds.device)
-    return rows.scatter_reduce_(1, slot.expand(b, -1), first, "amin")

@@ -68,3 +68,12 @@ def pair_rows(p, COMBINE_MAX: tl.constexpr):
     if COMBINE_MAX:
         return tl.max(p.reshape(BM // 16, 2, 8, BN), 1)
     return tl.sum(p.reshape(BM // 16, 2, 8, BN), 1)
+
+
+@triton.jit
+def thread_sums(pairs):
+    """`[BM / 16, 8, BN]` of `pair_rows` → `[2·BM]`: what one thread of a matrix unit holds, added up within it."""
+    SIXTEENS: tl.constexpr = pairs.shape[0]
+    BN: tl.constexpr = pairs.shape[2]
+    some = tl.sum(pairs.reshape(SIXTEENS, 8, BN // 8, 4, 2), 4)
+    return tl.sum(some, 2).reshape(SIXTEENS * 32)

@@ -17,6 +17,9 @@ from ._operands import Operands
 from ._tuning import tile
 from .bands import diagonals, offsets
 
+BEYOND = 1 << 30
+"""More than any query row minus any key."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -24,13 +27,13 @@ class Plan:
 
     Attributes:
         apart: bands whose diagonals are needed, as first query row minus first key.
-        totals: whether whole bands are needed too.
+        bands: `[2n + 2]` int32 for the weight pass (see `weights`), or None: tiles that lie in one bin as a whole.
         order: indices into (diagonals, then whole bands), bin after bin.
         starts: where each bin begins in `order`, and its end.
     """
 
     apart: tuple[int, ...]
-    totals: bool
+    bands: Tensor | None
     order: Tensor
     starts: Tensor
 
@@ -40,8 +43,7 @@ def plan_of(operands: Operands, edges: tuple[int, ...]) -> Plan:
     call = operands.call
     shape = tile("weights", call, operands.dim)
     tq, tk = call.q.shape[2], call.k.shape[2]
-    whole = call.causal
-    return _plan(tq, tk, call.offset, whole, call.window, edges, shape.queries, shape.keys, call.q.device)
+    return _plan(tq, tk, call.offset, call.causal, call.window, edges, shape.queries, shape.keys, call.q.device)
 
 
 @lru_cache(maxsize=16)
@@ -62,31 +64,36 @@ def _plan(
     lowest = -(-lowest // step) * step
     farthest = edges[-1] - 1 if window is None else min(edges[-1] - 1, window - 1)
     bands = [apart for apart in range(lowest, tq, step) if _nearest(apart + offset, step, keys) <= farthest]
-    whole: list[int] = []
+    runs: list[list[int]] = []  # first, end, bin
     cut: list[int] = []
     for apart in bands:
         first, last = apart + offset - keys + 1, apart + offset + step - 1
-        one = causal and _bin(edges, max(first, 0)) == _bin(edges, last)
-        (whole if one else cut).append(apart)
+        where = _bin(edges, max(first, 0))
+        if not causal or keys % step or where != _bin(edges, last):
+            cut.append(apart)
+        elif where is not None and runs and runs[-1][1:] == [apart, where]:
+            runs[-1][1] += step
+        elif where is not None:
+            runs.append([apart, apart + step, where])
     members: list[list[int]] = [[] for _ in range(len(edges) - 1)]
     within = offsets(step, keys)
     for number, apart in enumerate(cut):
         for entry, beside in enumerate(within):
             distance = apart + offset + beside
-            where = _bin(edges, abs(distance)) if distance >= 0 or not causal else None
-            if where is not None:
-                members[where].append(number * len(within) + entry)
-    base = len(cut) * len(within)
-    shift = (offset + step - 1) // step * step
-    for apart in whole:
-        where = _bin(edges, max(apart + offset - keys + 1, 0))
-        if where is not None:
-            members[where].append(base + (apart + shift) // step)
+            into = _bin(edges, abs(distance)) if distance >= 0 or not causal else None
+            if into is not None:
+                members[into].append(number * len(within) + entry)
+    for number, (_, _, into) in enumerate(runs):
+        members[into].append(len(cut) * len(within) + number)
     starts = [0]
     for bin_ in members:
         starts.append(starts[-1] + len(bin_))
-    order = torch.tensor([entry for bin_ in members for entry in bin_] or [0], dtype=torch.int32)
-    return Plan(tuple(cut), bool(whole), order.to(device), torch.tensor(starts, dtype=torch.int32).to(device))
+    limits = [-BEYOND, *(limit for run in runs for limit in run[:2]), BEYOND]
+    order, begins, whole = (
+        torch.tensor(numbers, dtype=torch.int32).to(device)
+        for numbers in ([entry for bin_ in members for entry in bin_] or [0], starts, limits)
+    )
+    return Plan(tuple(cut), whole if runs else None, order, begins)
 
 
 def _nearest(apart: int, step: int, keys: int) -> int:
@@ -104,13 +111,13 @@ def mass_by_distance(operands: Operands, norm: Tensor, plan: Plan, totals: Tenso
     """Return the mass in each bin of a plan, `[B, H, bins]` float32.
 
     Args:
-        totals: `[B, H, blocks]` of the weight pass; needed where the plan says so.
+        totals: `[B, H, n]` of the weight pass; needed where the plan has bands.
     """
     b, h = operands.call.q.shape[:2]
     parts = []
     if plan.apart:
         parts.append(diagonals(operands, norm, list(plan.apart)).flatten(2))
-    if plan.totals:
+    if plan.bands is not None:
         assert totals is not None
         parts.append(totals)
     bins = plan.starts.shape[0] - 1

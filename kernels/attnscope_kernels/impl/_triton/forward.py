@@ -191,7 +191,7 @@ def _forward(
             TILE_BIAS, tiles_b, tiles_h, any_bits, tk, scale, cap, m, z, e, c, acc, n_keys, BM, BN, D, DV, False,
             HAS_BITS, HAS_BIAS, SOFTCAP, PRECISION, OUTPUT, ENTROPY, DISTANCE,
         )  # fmt: skip
-    blind = m < 0.5 * HIDDEN
+    blind = (m < 0.5 * HIDDEN) | (~sees)  # a row that sees no key took part in its neighbours' full tiles
     most = m
     if HAS_SINK:
         sink = tl.load(SINK + h)

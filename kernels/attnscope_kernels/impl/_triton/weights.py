@@ -18,10 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._bounds import bounds
 from ._operands import Operands, processors
-from ._sums import first_rows, sum_rows
-from ._tiles import hide, hide_bits, pair_rows, scores
+from ._sums import sum_rows
+from ._tiles import hide, hide_bits, pair_rows, scores, thread_sums
 from ._tuning import tile
 
 SCRATCH = 512 << 20
@@ -31,8 +30,8 @@ CACHED = 24 << 20
 
 @triton.jit
 def _rows_of(
-    NORM, ROWS, BANDS, WEIGHT, norm_at, rows_at, bands_at, i0, j0, last, first_visit,
-    BM: tl.constexpr, ROW: tl.constexpr, BAND: tl.constexpr, WEIGHTED: tl.constexpr,
+    NORM, ROWS, WEIGHT, norm_at, rows_at, i0, last, first_visit,
+    BM: tl.constexpr, ROW: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """Load what the visit of a block of queries needs; asked one block ahead, so that nothing waits for it."""
     rows = i0 + tl.arange(0, BM)
@@ -41,21 +40,18 @@ def _rows_of(
     old = rows < last * (1 - first_visit)
     norm = tl.load(NORM + norm_at + rows, mask=inside, other=0.0)
     sums = tl.zeros([BM, 2], tl.float32)
-    band = tl.zeros([BM], tl.float32)
     weight = tl.zeros([BM], tl.float32)
     if ROW:
         sums = tl.load(ROWS + (rows_at + rows)[:, None] * 2 + two[None, :], mask=old[:, None], other=0.0)
-    if BAND:
-        band = tl.load(BANDS + bands_at + rows - j0, mask=inside, other=0.0)
     if WEIGHTED:
         weight = tl.load(WEIGHT + rows, mask=inside, other=0.0)
-    return norm, sums, band, weight
+    return norm, sums, weight
 
 
 @triton.jit
 def _visit(
-    qd, k, b, h, norm, sums, band, weight, ROWS, BANDS, LOW, HIGH, QUERY_BITS, key_bits, bias, rows_at, bands_at,
-    masks_at, bits_at, i0, j0, tq, scale, cap, received, largest,
+    qd, k, b, h, norm, sums, weight, ROWS, LOW, HIGH, QUERY_BITS, key_bits, bias, rows_at, masks_at,
+    bits_at, i0, j0, tq, scale, cap, received, largest, band,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     MASKED: tl.constexpr, HAS_BITS: tl.constexpr, HAS_BIAS: tl.constexpr, RECEIVED: tl.constexpr,
     LARGEST: tl.constexpr, ROW: tl.constexpr, BAND: tl.constexpr, WEIGHTED: tl.constexpr,
@@ -74,11 +70,9 @@ def _visit(
             x = hide_bits(x, tl.load(QUERY_BITS + bits_at + rows, mask=rows < tq, other=0), key_bits)
     x = x + norm[:, None]
     p = tl.math.exp2(x)
+    pairs = pair_rows(p * weight[:, None] if WEIGHTED else p, False)
     if RECEIVED:
-        if WEIGHTED:
-            received += pair_rows(p * weight[:, None], False)
-        else:
-            received += pair_rows(p, False)
+        received += pairs
     if LARGEST:
         largest = tl.maximum(largest, pair_rows(p, True))
     if ROW:
@@ -86,41 +80,38 @@ def _visit(
         new = tl.where(two[None, :] == 0, sums + new, tl.maximum(sums, new))
         tl.store(ROWS + (rows_at + rows)[:, None] * 2 + two[None, :], new)
     if BAND:
-        tl.store(BANDS + bands_at + rows - j0, band + tl.sum(p, 1))
-    return received, largest
+        band += thread_sums(pairs)
+    return received, largest, band
 
 
 @triton.jit
 def _sweep(
-    qd, k, b, h, first, last, ROWS, BANDS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at, rows_at,
-    bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
+    qd, k, b, h, first, last, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at, rows_at, masks_at,
+    bits_at, j0, tq, first_visit, scale, cap, received, largest, band,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     MASKED: tl.constexpr, HAS_BITS: tl.constexpr, HAS_BIAS: tl.constexpr, RECEIVED: tl.constexpr,
     LARGEST: tl.constexpr, ROW: tl.constexpr, BAND: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """Visit the blocks of queries first <= i0 < last, both multiples of BM."""
-    norm, sums, band, weight = _rows_of(
-        NORM, ROWS, BANDS, WEIGHT, norm_at, rows_at, bands_at, first, j0, last, first_visit, BM, ROW, BAND, WEIGHTED
-    )
+    norm, sums, weight = _rows_of(NORM, ROWS, WEIGHT, norm_at, rows_at, first, last, first_visit, BM, ROW, WEIGHTED)
     for i0 in range(first, last, BM):
-        norm_1, sums_1, band_1, weight_1 = _rows_of(
-            NORM, ROWS, BANDS, WEIGHT, norm_at, rows_at, bands_at, i0 + BM, j0, last, first_visit, BM, ROW, BAND,
-            WEIGHTED,
+        norm_1, sums_1, weight_1 = _rows_of(
+            NORM, ROWS, WEIGHT, norm_at, rows_at, i0 + BM, last, first_visit, BM, ROW, WEIGHTED
+        )
+        received, largest, band = _visit(
+            qd, k, b, h, norm, sums, weight, ROWS, LOW, HIGH, QUERY_BITS, key_bits, bias, rows_at, masks_at, bits_at,
+            i0, j0, tq, scale, cap, received, largest, band, D, BM, BN, SOFTCAP, PRECISION, MASKED, HAS_BITS, HAS_BIAS,
+            RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
         )  # fmt: skip
-        received, largest = _visit(
-            qd, k, b, h, norm, sums, band, weight, ROWS, BANDS, LOW, HIGH, QUERY_BITS, key_bits, bias, rows_at,
-            bands_at, masks_at, bits_at, i0, j0, tq, scale, cap, received, largest, D, BM, BN, SOFTCAP, PRECISION,
-            MASKED, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-        )  # fmt: skip
-        norm, sums, band, weight = norm_1, sums_1, band_1, weight_1
-    return received, largest
+        norm, sums, weight = norm_1, sums_1, weight_1
+    return received, largest, band
 
 
 @triton.jit
 def _weights(
-    qd, kd, RECEIVED_OUT, LARGEST_OUT, ROWS, BANDS, NORM, WEIGHT, BOUNDS, LOW, HIGH, QUERY_BITS, KEY_BITS, TILE_BITS,
-    HEAD_BITS, BIAS, TILE_BIAS, FACTOR,
-    bh_first, heads, H, group, tq, tk, tiles, slots, norm_rows, band_rows, band_shift, bias_batch, scale, cap,
+    qd, kd, RECEIVED_OUT, LARGEST_OUT, ROWS, BANDS, NORM, WEIGHT, BOUNDS, EDGES, LOW, HIGH, QUERY_BITS, KEY_BITS,
+    TILE_BITS, HEAD_BITS, BIAS, TILE_BIAS, FACTOR,
+    bh_first, heads, H, group, tq, tk, tiles, slots, segments, norm_rows, bias_batch, scale, cap,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     HAS_BITS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_FACTOR: tl.constexpr, RECEIVED: tl.constexpr,
     LARGEST: tl.constexpr, ROW: tl.constexpr, BAND: tl.constexpr, WEIGHTED: tl.constexpr, NESTED: tl.constexpr,
@@ -134,10 +125,11 @@ def _weights(
     if HAS_FACTOR:
         scale = scale * tl.load(FACTOR + h)
     cols = tl.arange(0, BN)
+    entries = tl.arange(0, 2 * BM)
     norm_at = bh.to(tl.int64) * norm_rows
     scratch = (slot * heads + own).to(tl.int64)
     rows_at = scratch * norm_rows
-    bands_at = scratch * band_rows + band_shift
+    bands_at = scratch * (segments // 2)
     masks_at = b.to(tl.int64) * tq
     bits_at = bh.to(tl.int64) * tq
     column_at = bh.to(tl.int64) * tk
@@ -149,10 +141,10 @@ def _weights(
         part = slot if half == 0 else 2 * slots - 1 - slot
         for t in range(part * tiles // (2 * slots), (part + 1) * tiles // (2 * slots)):
             at = BOUNDS + (b * tiles + t) * 4
-            first = tl.load(at)
-            full = tl.load(at + 1)
-            full_end = tl.load(at + 2)
-            last = tl.load(at + 3)
+            begin = tl.load(at)
+            full_begin = tl.load(at + 1)
+            full_stop = tl.load(at + 2)
+            stop = tl.load(at + 3)
             j0 = t * BN
             j = j0 + cols
             k = kd.load([b, g, j0, 0]).reshape(BN, D)
@@ -160,51 +152,47 @@ def _weights(
             largest = pair_rows(tl.zeros([BM, BN], tl.float32), False)
             key_bits = tl.zeros([BN], tl.int32)
             bias = tl.zeros([BN], tl.float32)
-            extra = 0
-            if HAS_BITS:
-                extra = tl.load(TILE_BITS + b * tiles + t) & any_bits
-                key_bits = tl.load(KEY_BITS + b.to(tl.int64) * tk + j, mask=j < tk, other=0)
-            if HAS_BIAS:
-                row = (b * bias_batch * H + h).to(tl.int64)
-                extra = extra | tl.load(TILE_BIAS + row * tiles + t)
-                bias = tl.load(BIAS + row * tk + j, mask=j < tk, other=0.0)
             if HAS_BITS or HAS_BIAS:
-                whole = full_end
+                extra = 0
+                if HAS_BITS:
+                    extra = tl.load(TILE_BITS + b * tiles + t) & any_bits
+                    key_bits = tl.load(KEY_BITS + b.to(tl.int64) * tk + j, mask=j < tk, other=0)
+                if HAS_BIAS:
+                    row = (b * bias_batch * H + h).to(tl.int64)
+                    extra = extra | tl.load(TILE_BIAS + row * tiles + t)
+                    bias = tl.load(BIAS + row * tk + j, mask=j < tk, other=0.0)
                 if extra != 0:
-                    whole = full  # every block is masked
-                received, largest = _sweep(
-                    qd, k, b, h, first, full, ROWS, BANDS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias,
-                    norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
-                    D, BM, BN, SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
+                    full_stop = full_begin  # every block is masked
+            for segment in range(segments):
+                first = begin
+                last = stop
+                if BAND:
+                    first = tl.maximum(first, j0 + tl.load(EDGES + segment))
+                    last = tl.minimum(last, j0 + tl.load(EDGES + segment + 1))
+                full = tl.minimum(tl.maximum(full_begin, first), last)
+                full_end = tl.minimum(tl.maximum(full_stop, first), last)
+                band = thread_sums(pair_rows(tl.zeros([BM, BN], tl.float32), False))
+                received, largest, band = _sweep(
+                    qd, k, b, h, first, full, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
+                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
+                    SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
                 )  # fmt: skip
-                received, largest = _sweep(
-                    qd, k, b, h, full, whole, ROWS, BANDS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias,
-                    norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
-                    D, BM, BN, SOFTCAP, PRECISION, False, False, False, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
+                received, largest, band = _sweep(
+                    qd, k, b, h, full, full_end, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
+                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
+                    SOFTCAP, PRECISION, False, False, False, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
                 )  # fmt: skip
-                received, largest = _sweep(
-                    qd, k, b, h, whole, last, ROWS, BANDS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias,
-                    norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
-                    D, BM, BN, SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
+                received, largest, band = _sweep(
+                    qd, k, b, h, full_end, last, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
+                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
+                    SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
                 )  # fmt: skip
-            else:
-                received, largest = _sweep(
-                    qd, k, b, h, first, full, ROWS, BANDS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias,
-                    norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
-                    D, BM, BN, SOFTCAP, PRECISION, True, False, False, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-                )  # fmt: skip
-                received, largest = _sweep(
-                    qd, k, b, h, full, full_end, ROWS, BANDS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias,
-                    norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
-                    D, BM, BN, SOFTCAP, PRECISION, False, False, False, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-                )  # fmt: skip
-                received, largest = _sweep(
-                    qd, k, b, h, full_end, last, ROWS, BANDS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias,
-                    norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
-                    D, BM, BN, SOFTCAP, PRECISION, True, False, False, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-                )  # fmt: skip
+                if BAND:
+                    counted = entries < 2 * BM * (segment % 2)  # every other segment is a band of one bin
+                    to = BANDS + (bands_at + segment // 2) * 2 * BM + entries
+                    tl.store(to, tl.load(to, mask=counted, other=0.0) + band, mask=counted)
             if NESTED:
-                if last > first:
+                if stop > begin:
                     first_visit = 0
             if RECEIVED:
                 tl.store(RECEIVED_OUT + column_at + j, tl.sum(tl.sum(received, 0), 0), mask=j < tk)
@@ -222,11 +210,7 @@ class Weights:
         received_max: likewise.
         entropy: `[B, H, Tq]` float32, NaN where a query does not count.
         max_prob: likewise.
-        bands: `[B, H, blocks]` float32: the mass between blocks of queries and of keys that are a fixed number of
-            query blocks apart.
-        band_first: how far the first of these is: query row minus first key of the tile.
-        band_step: queries in a block.
-        band_keys: keys in a tile.
+        bands: `[B, H, n]` float32: the mass of each band that was asked for.
     """
 
     received: Tensor | None
@@ -234,9 +218,6 @@ class Weights:
     entropy: Tensor | None
     max_prob: Tensor | None
     bands: Tensor | None
-    band_first: int
-    band_step: int
-    band_keys: int
 
 
 def weights(
@@ -247,7 +228,7 @@ def weights(
     received_max: bool = False,
     entropy: bool = False,
     max_prob: bool = False,
-    bands: bool = False,
+    bands: Tensor | None = None,
     column_weights: Tensor | None = None,
 ) -> Weights:
     """Run the pass.
@@ -255,61 +236,63 @@ def weights(
     Args:
         operands: the call.
         norm: `[B, H, rows]` of the forward kernel, HIDDEN on rows that do not count and beyond the last query.
+        bands: `[2n + 2]` int32, increasing multiples of a tile's queries: band i holds the tiles whose first query row
+            minus first key is in bands[2i + 1]..bands[2i + 2]; the first and last entries lie beyond every tile.
         column_weights: `[rows]` factor of each query in `received`; None means 1.
     """
     call, masks = operands.call, operands.masks
     b, h, tq, _ = call.q.shape
     tk, device, rows = call.k.shape[2], call.q.device, norm.shape[2]
     shape = tile("weights", call, operands.dim)
-    edges = bounds(masks, tk, shape.queries, shape.keys)
+    edges = masks.bounds(tk, shape.queries, shape.keys)
     tiles = edges.shape[1]
     nested = call.causal and call.window is None and call.segments is None
     row = entropy or max_prob
-    shift = (call.offset + shape.queries - 1) // shape.queries * shape.queries
-    band_rows = rows + shift
+    segments = 1 if bands is None else bands.shape[0] - 1
 
     def empty(wanted: bool, *size: int) -> Tensor | None:
         return torch.empty(size, dtype=torch.float32, device=device) if wanted else None
 
     columns, largest = empty(received, b, h, tk), empty(received_max, b, h, tk)
     entropies, maxima = empty(entropy, b, h, tq), empty(max_prob, b, h, tq)
-    totals = empty(bands, b, h, band_rows // shape.queries)
-    slots, at_once = _slots(operands, tiles, rows)
-    heads = _heads(b * h, at_once, slots * (8 * row * rows + 4 * bands * band_rows))
-    start = first_rows(edges, slots) if nested else torch.zeros(b, slots, dtype=torch.int32, device=device)
+    totals = empty(bands is not None, b, h, segments // 2)
+    slots, at_once = _slots(operands, tiles, rows, shape.programs)
+    heads = _heads(b * h, at_once, slots * (8 * row * rows + 8 * shape.queries * (segments // 2)))
+    start = masks.first_rows(edges, slots) if nested else torch.zeros(b, slots, dtype=torch.int32, device=device)
     has_bits, has_bias = masks.query_bits is not None, masks.bias is not None
     for first in range(0, b * h, heads):
         count = min(heads, b * h - first)
         make = torch.empty if nested else torch.zeros
         scratch = make(slots, count, rows, 2, dtype=torch.float32, device=device) if row else None
-        band = torch.zeros(slots, count, band_rows, dtype=torch.float32, device=device) if bands else None
+        band = None
+        if totals is not None:
+            band = torch.zeros(slots, count, segments // 2, 2 * shape.queries, dtype=torch.float32, device=device)
         _weights[(slots * count,)](
             operands.describe("q", shape.queries), operands.describe("k", shape.keys), columns, largest, scratch,
-            band, norm, column_weights, edges, masks.low, masks.high, masks.query_bits, masks.key_bits,
+            band, norm, column_weights, edges, bands, masks.low, masks.high, masks.query_bits, masks.key_bits,
             masks.tile_bits(shape.keys) if has_bits else None, masks.head_bits if has_bits else None, masks.bias,
             masks.tile_bias(shape.keys) if has_bias else None, operands.factor,
-            first, count, h, call.group_size, tq, tk, tiles, slots, rows, band_rows, shift,
+            first, count, h, call.group_size, tq, tk, tiles, slots, segments, rows,
             int(masks.bias is not None and masks.bias.shape[0] > 1), operands.scale, operands.cap,
             D=operands.dim, BM=shape.queries, BN=shape.keys, SOFTCAP=call.softcap is not None,
             PRECISION=operands.precision, HAS_BITS=has_bits, HAS_BIAS=has_bias,
-            HAS_FACTOR=operands.factor is not None, RECEIVED=received, LARGEST=received_max, ROW=row, BAND=bands,
-            WEIGHTED=column_weights is not None, NESTED=nested, num_warps=shape.warps, num_stages=shape.stages,
+            HAS_FACTOR=operands.factor is not None, RECEIVED=received, LARGEST=received_max, ROW=row,
+            BAND=bands is not None, WEIGHTED=column_weights is not None, NESTED=nested, **shape.launch(),
         )  # fmt: skip
         if scratch is not None:
             sum_rows(scratch, start, norm, operands.sink, entropies, maxima, first, tq)
         if band is not None and totals is not None:
-            blocks = band.view(slots, count, -1, shape.queries)
-            totals.view(b * h, -1)[first : first + count] = blocks.sum(dim=(0, 3))
-    return Weights(columns, largest, entropies, maxima, totals, -shift, shape.queries, shape.keys)
+            totals.view(b * h, -1)[first : first + count] = band.sum(dim=(0, 3))
+    return Weights(columns, largest, entropies, maxima, totals)
 
 
-def _slots(operands: Operands, tiles: int, rows: int) -> tuple[int, int]:
+def _slots(operands: Operands, tiles: int, rows: int, programs: int) -> tuple[int, int]:
     """Return how many programs share a head, and how many heads then run at once.
 
     Few heads at once means that the programs stream the same queries, which then come from the cache.
     """
     device = operands.q.device
-    running = 2 * processors(device.index if device.type == "cuda" else None)
+    running = programs * processors(device.index if device.type == "cuda" else None)
     streamed = max(1, CACHED // (rows * operands.dim * operands.q.element_size()))
     heads = operands.q.shape[0] * operands.q.shape[1]
     at_once = min(streamed, heads, running)
