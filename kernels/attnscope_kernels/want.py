@@ -27,15 +27,15 @@ class TopKeys:
 class Screen:
     """Find every key that receives much attention from a sample of the queries, then compute those keys exactly.
 
-    The queries are cut into strata, of one query at the end of the prompt and of up to `stride` before it, so that
-    every key is seen by enough strata; one query of each is drawn. A key that receives on average `threshold` or more
-    of the attention of the queries that see it is missed with a probability of at most `delta` (Chernoff's bound for
-    independent draws in 0..1), whatever the attention looks like.
+    The queries are cut into strata and one of each is drawn; the more queries see a key, the larger its strata, up to
+    `stride`. A key that receives on average `threshold` or more of the attention of the queries that see it is missed
+    with a probability of at most `delta` (Chernoff's bound for independent draws in 0..1), whatever the attention looks
+    like. The keys that few queries see, at the end of a causal prompt, are summed over all of them.
 
     Attributes:
         threshold: received mass a query above which a key must be found, 0..1.
         delta: bound on the probability that such a key is missed, for each key.
-        stride: queries in the largest strata, and the sampling rate of row statistics.
+        stride: queries in the largest strata (a power of two, or less), and the sampling rate of row statistics.
         seed: of the draws.
 
     Example:

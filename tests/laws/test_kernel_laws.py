@@ -396,9 +396,11 @@ def test_a_sample_estimates_without_bias() -> None:
     estimates = []
     for seed in range(100):
         sample = draw(call, Screen(threshold=0.9, delta=0.5, stride=12, seed=seed))
-        assert sample.weights.sum() == 600
-        assert int(sample.base.sum()) == 50
-        estimates.append(Streaming(tiled.attend).received(call, exact.lse, sample.queries, sample.weights))
+        assert len(sample.rows) == 50
+        assert [level.size for level in sample.levels] == [8, 4, 2, 1]
+        assert sample.levels[0].weights.sum() == 600
+        whole = Streaming(tiled.attend)
+        estimates.append(torch.cat([whole.received(call, exact.lse, level) for level in sample.levels], dim=2))
     found = torch.stack(estimates)
     error = (found.mean(0) - exact.received) / (found.std(0) / 10).clamp_min(1e-12)
     assert bool((found.std(0) > 0).any())

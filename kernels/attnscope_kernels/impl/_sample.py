@@ -1,4 +1,9 @@
-"""Which queries a screen takes, and what their sums say about the whole."""
+"""Which queries a screen takes for which keys, and what their sums say about the whole.
+
+A key that few queries see needs most of them, one that all see needs few. So the keys are cut into ranges by how many
+queries see them, and each range has its own sample: one query of every stratum, the strata twice as large for a range
+that is seen twice as often. The work is then the same for every key, whatever the length of the prompt.
+"""
 
 from __future__ import annotations
 
@@ -11,92 +16,107 @@ from torch import Tensor
 
 from ..contract import AttentionCall, Screen
 
-MARGIN = 1.2
-"""Strata of one query reach back this many times as far as a key without any attention needs to be dismissed."""
+MARGIN = 1.5
+"""A key without any attention is dismissed with this much to spare."""
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The sample for one range of keys.
+
+    Attributes:
+        keys: the range.
+        size: queries in a stratum; 1 takes every query, and sums are then exact.
+        queries: `[S]` increasing query indices, one of each stratum that may see one of the keys.
+        weights: `[S]` float32, the number of queries in each one's stratum.
+    """
+
+    keys: slice
+    size: int
+    queries: Tensor
+    weights: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One query of each stratum.
+    """What a screen looks at.
 
     Attributes:
-        queries: `[S]` increasing query indices.
-        weights: `[S]` float32, the number of queries in each one's stratum.
-        base: `[S]` bool, one query in every `stride`: a plain sample, for row statistics.
+        levels: the ranges of keys, in order; together they are all keys.
+        rows: `[N]` one query of every `stride`, for row statistics.
     """
 
-    queries: Tensor
-    weights: Tensor
-    base: Tensor
+    levels: tuple[Level, ...]
+    rows: Tensor
 
 
 def draw(call: AttentionCall, screen: Screen) -> Sample:
-    """Return the screen's queries of a call, the same for every implementation, device and head.
+    """Return the screen's sample of a call, the same for every implementation, device and head.
 
     Example:
-        >>> q = torch.zeros(1, 1, 99, 4)
-        >>> draw(AttentionCall(layer=0, q=q, k=q, v=q, scale=1.0), Screen()).weights.sum().item()
-        99.0
+        >>> q = torch.zeros(1, 1, 9000, 4)
+        >>> sample = draw(AttentionCall(layer=0, q=q, k=q, v=q, scale=1.0), Screen())
+        >>> [(level.keys, level.size) for level in sample.levels]
+        [(slice(0, 711, None), 4), (slice(711, 4856, None), 2), (slice(4856, 9000, None), 1)]
     """
-    return _draw(call.q.shape[2], call.causal, screen, call.q.device)
+    return _draw(call.q.shape[2], call.k.shape[2], call.offset, call.causal, call.window or 0, screen, call.q.device)
 
 
 @lru_cache(maxsize=16)
-def _draw(tq: int, causal: bool, screen: Screen, device: torch.device) -> Sample:
-    stride = screen.stride
+def _draw(tq: int, tk: int, offset: int, causal: bool, window: int, screen: Screen, device: torch.device) -> Sample:
     random = torch.Generator().manual_seed(screen.seed)
-    sizes = _sizes(tq, causal, screen)
-    starts = [tq % stride + number * stride for number in range(tq // stride)]
-    queries, weights, base = [], [], []
-    if tq % stride:
-        queries.append(torch.arange(tq % stride))
-        weights.append(torch.ones(tq % stride))
-        base.append(_one_of(tq % stride, random))
-    for size in sorted(set(sizes), reverse=True):  # sizes never grow towards the end
-        blocks = torch.tensor([start for start, own in zip(starts, sizes, strict=True) if own == size])
-        per = stride // size
-        first = (blocks[:, None] + torch.arange(per) * size).flatten()
-        queries.append(first + torch.randint(0, size, first.shape, generator=random))
-        weights.append(torch.full(first.shape, float(size)))
-        chosen = torch.randint(0, per, (len(blocks), 1), generator=random)
-        base.append((torch.arange(per) == chosen).flatten())
-    return Sample(torch.cat(queries).to(device), torch.cat(weights).to(device), torch.cat(base).to(device))
+    levels = []
+    for keys, size in _ranges(tq, tk, offset, causal, window, screen):
+        first = max(keys.start - offset, 0) if causal else 0
+        queries, weights = _one_of_each(tq, size, random)
+        later = queries + size > first  # the stratum may reach the first query that sees a key
+        levels.append(Level(keys, size, queries[later].to(device), weights[later].to(device)))
+    rows, _ = _one_of_each(tq, screen.stride, random)
+    return Sample(tuple(levels), rows.to(device))
 
 
-def _sizes(tq: int, causal: bool, screen: Screen) -> list[int]:
-    """Return the size of the strata in each whole block of `stride` queries."""
+def _ranges(tq: int, tk: int, offset: int, causal: bool, window: int, screen: Screen) -> list[tuple[slice, int]]:
+    """Return the ranges of keys in order, and the size of their strata."""
     reach = MARGIN * math.log(1 / screen.delta) / screen.threshold
-    divisors = [size for size in range(1, screen.stride + 1) if screen.stride % size == 0]
-    blocks = tq // screen.stride
-    after = [(blocks - 1 - number) * screen.stride if causal else tq for number in range(blocks)]
-    return [max((size for size in divisors if size * reach <= rest), default=1) for rest in after]
+    sizes = [1 << power for power in range(screen.stride.bit_length())]
+    seen_by = min(tq, window) if window else tq
+    ranges: list[tuple[slice, int]] = []
+    start = 0
+    for size in reversed(sizes):
+        needed = math.ceil(size * reach)
+        stop = tk
+        if size > 1:  # keys before `stop` are seen by at least `needed` queries
+            stop = min(tk, offset + tq - needed + 1) if causal else tk
+            if needed > seen_by:
+                continue
+        if stop > start:
+            ranges.append((slice(start, stop), size))
+            start = stop
+    return ranges
 
 
-def _one_of(count: int, random: torch.Generator) -> Tensor:
-    return torch.arange(count) == torch.randint(0, count, (1,), generator=random)
+def _one_of_each(tq: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return one query of every stratum and the strata's sizes; strata end at the last query, the first is the rest."""
+    ends = torch.arange(tq, 0, -size).flip(0)
+    starts = (ends - size).clamp(min=0)
+    sizes = ends - starts
+    drawn = starts + (torch.rand(len(ends), generator=random, dtype=torch.float64) * sizes).long()
+    return drawn, sizes.float()
 
 
-def largest_weight(call: AttentionCall, sample: Sample) -> Tensor:
-    """Return `[Tk]` the weight of the largest stratum whose queries may see each key."""
-    tk = call.k.shape[2]
-    if not call.causal:
-        return sample.weights.amax().expand(tk)
-    first = (torch.arange(tk, device=call.q.device) - call.offset).clamp(0, call.q.shape[2] - 1)
-    # the stratum that holds the first query to see a key: the first drawn query at or after it, or the one before
-    after = torch.searchsorted(sample.queries, first).clamp(max=len(sample.queries) - 1)
-    later = sample.weights.flip(0).cummax(0).values.flip(0)
-    return torch.maximum(later[after], sample.weights[(after - 1).clamp(min=0)])
-
-
-def upper_bound(estimate: Tensor, weight: Tensor, delta: float) -> Tensor:
-    """Return the largest sum that gives an estimate this low with probability `delta` or more (Chernoff), float64.
+def upper_bound(estimate: Tensor, size: int, delta: float) -> Tensor:
+    """Return a sum that gives an estimate this low with probability `delta` at most (Chernoff), float64.
 
     Args:
         estimate: Σ weight · share over the drawn queries.
-        weight: of the largest stratum, broadcast against `estimate`.
+        size: of the largest stratum.
         delta: 0..1.
+
+    Example:
+        >>> upper_bound(torch.tensor([0.0]), 1, 1e-6).round(decimals=2).item()
+        13.82
     """
-    x, reach = estimate.double(), weight.double() * math.log(1 / delta)
+    x, reach = estimate.double(), size * math.log(1 / delta)
     bound = x + reach + (reach * reach + 2 * reach * x).sqrt()
     for _ in range(3):  # Newton from above on the convex  m − x + x·ln(x/m) = reach: every step is a bound
         excess = bound - x + torch.special.xlogy(x, x / bound) - reach

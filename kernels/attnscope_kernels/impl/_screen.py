@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..contract import AttentionCall, Result, Screen, Want
-from ._sample import Sample, draw, largest_weight, upper_bound
+from ._sample import Level, Sample, draw, upper_bound
 from ._visible import queries_that_see
 
 SLACK = 1 - 1e-4
@@ -29,8 +29,8 @@ class Backend(Protocol):
         """Return entropy, largest weight and mean distance of the rows of `queries` `[S]`, `[B, H, S]` each."""
         ...
 
-    def received(self, call: AttentionCall, lse: Tensor, queries: Tensor, weights: Tensor) -> Tensor:
-        """Sum the rows of `queries` `[S]` with `weights` `[S]`, `[B, H, Tk]`."""
+    def received(self, call: AttentionCall, lse: Tensor, level: Level) -> Tensor:
+        """Sum the rows of a level's queries with its weights, `[B, H, keys of the level]`."""
         ...
 
     def columns(self, call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
@@ -46,13 +46,14 @@ def screened(call: AttentionCall, want: Want, backend: Backend) -> Result:
     sample = draw(call, want.screen)
     rows: dict[str, Tensor] = {}
     if want.entropy or want.max_prob or want.mean_distance:
-        base = sample.queries[sample.base]
         asked = Want(False, entropy=want.entropy, max_prob=want.max_prob, mean_distance=want.mean_distance)
-        rows = {name: _spread(one, base, call) for name, one in backend.rows(call, first.lse, base, asked).items()}
+        rows = {
+            name: _spread(one, sample.rows, call)
+            for name, one in backend.rows(call, first.lse, sample.rows, asked).items()
+        }
     received = exact = bound = None
     if want.received:
-        estimate = backend.received(call, first.lse, sample.queries, sample.weights)
-        received, exact, bound = _received(call, want.screen, backend, first.lse, estimate, sample)
+        received, exact, bound = _received(call, want.screen, backend, first.lse, sample)
     return Result(
         backend.name,
         kernels=(*first.kernels, *(["sampled rows"] if rows else []), *(["screen"] if want.received else [])),
@@ -77,16 +78,18 @@ def _spread(statistic: Tensor, queries: Tensor, call: AttentionCall) -> Tensor:
 
 
 def _received(
-    call: AttentionCall, screen: Screen, backend: Backend, lse: Tensor, estimate: Tensor, sample: Sample
+    call: AttentionCall, screen: Screen, backend: Backend, lse: Tensor, sample: Sample
 ) -> tuple[Tensor, Tensor, Tensor]:
-    weight = largest_weight(call, sample)
-    bound = upper_bound(estimate, weight, screen.delta)
+    found = [backend.received(call, lse, level) for level in sample.levels]
+    received = torch.cat(found, dim=2)
     seen = queries_that_see(call)
-    bound = torch.minimum(bound, seen[:, None].double())
-    wholly = (weight == 1).expand(call.k.shape[0], -1)
+    bounds = [upper_bound(one, level.size, screen.delta) for one, level in zip(found, sample.levels, strict=True)]
+    bound = torch.minimum(torch.cat(bounds, dim=2), seen[:, None].double())
+    wholly = torch.zeros_like(seen, dtype=torch.bool)
+    for level in sample.levels:
+        wholly[:, level.keys] = level.size == 1
     candidate = (bound >= screen.threshold * SLACK * seen[:, None]).any(1) & (seen > 0) & ~wholly
     most = int(candidate.sum(1).max())
-    received = estimate
     if most:
         order = candidate.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
         columns = backend.columns(call, lse, order)

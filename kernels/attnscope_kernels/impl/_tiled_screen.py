@@ -11,6 +11,7 @@ from torch import Tensor
 from ..contract import AttentionCall, Result, Want
 from ._logits import HIDDEN, Operands
 from ._plan import ELEMENTS
+from ._sample import Level
 from ._shapes import statistics_dtype
 from ._top_keys import logits_of
 
@@ -34,12 +35,13 @@ class Streaming:
                 found[name].append(statistic.masked_fill_(own.isnan(), math.nan))
         return {name: torch.cat(parts, -1) for name, parts in found.items()}
 
-    def received(self, call: AttentionCall, lse: Tensor, queries: Tensor, weights: Tensor) -> Tensor:
-        """Sum the rows of `queries` `[S]` with `weights` `[S]`."""
-        total = lse.new_zeros(*call.q.shape[:2], call.k.shape[2])
+    def received(self, call: AttentionCall, lse: Tensor, level: Level) -> Tensor:
+        """Sum the rows of a level's queries with its weights."""
+        total = lse.new_zeros(*call.q.shape[:2], level.keys.stop - level.keys.start)
         first = 0
-        for chosen, _, shares, _ in _shares(call, lse, queries):
-            total += (weights[first : first + len(chosen)].to(shares) @ shares).view_as(total)
+        for chosen, _, shares, _ in _shares(call, lse, level.queries):
+            weights = level.weights[first : first + len(chosen)].to(shares)
+            total += (weights @ shares[..., level.keys]).view_as(total)
             first += len(chosen)
         return total
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..contract import AttentionCall, Result, TopKeys, Want
 from ._output import finish
+from ._sample import Level
 from ._screen import screened
 from ._shapes import block_of, group_count, one_hot, statistics_dtype, value_norm
 
@@ -65,10 +66,10 @@ class Dense:
         names = [name for name in ("entropy", "max_prob", "mean_distance") if getattr(want, name)]
         return {name: getattr(every, name)[:, :, queries] for name in names}
 
-    def received(self, call: AttentionCall, lse: Tensor, queries: Tensor, weights: Tensor) -> Tensor:
-        """Sum the rows of `queries` `[S]` with `weights` `[S]`."""
-        shares = self._counted(call)[:, :, queries]
-        return (shares * weights.to(shares)[:, None]).sum(-2)
+    def received(self, call: AttentionCall, lse: Tensor, level: Level) -> Tensor:
+        """Sum the rows of a level's queries with its weights."""
+        shares = self._counted(call)[:, :, level.queries, level.keys]
+        return (shares * level.weights.to(shares)[:, None]).sum(-2)
 
     def columns(self, call: AttentionCall, lse: Tensor, keys: Tensor) -> Tensor:
         """Sum the columns of `keys` `[B, C]` over the queries that count."""

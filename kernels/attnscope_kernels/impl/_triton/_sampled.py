@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...contract import AttentionCall, Result, Want
+from .._sample import Level
 from . import _fused
 from ._operands import Operands, aligned, operands_of
 from .columns import columns
@@ -32,11 +33,11 @@ class Sampled:
         return dict(forward(self._at(call, queries), want, positions=positions).rows)
 
     @torch.no_grad()
-    def received(self, call: AttentionCall, lse: Tensor, queries: Tensor, weights_: Tensor) -> Tensor:
-        """Sum the rows of `queries` `[S]` with their weights `[S]`."""
-        operands = self._at(call, queries)
-        norm = _fused.norm_of(operands.call, lse[:, :, queries])
-        padded = torch.nn.functional.pad(weights_.float(), (0, norm.shape[2] - len(queries)))
+    def received(self, call: AttentionCall, lse: Tensor, level: Level) -> Tensor:
+        """Sum the rows of a level's queries with its weights."""
+        operands = _keys(self._at(call, level.queries), level.keys)
+        norm = _fused.norm_of(operands.call, lse[:, :, level.queries])
+        padded = torch.nn.functional.pad(level.weights, (0, norm.shape[2] - len(level.queries)))
         found = weights(operands, norm, received=True, column_weights=padded).received
         assert found is not None
         return found
@@ -66,7 +67,10 @@ class Sampled:
         )
         part = call.replace(
             q=call.q[:, :, queries],
-            q_offset=0,
+            q_offset=None,
+            causal=False,
+            key_valid=None,
+            key_bias=None,
             query_valid=call.valid_queries[:, queries],
             knockouts=(),
             segments=None,
@@ -74,3 +78,19 @@ class Sampled:
             head_output=None,
         )
         return replace(whole, call=part, q=q, masks=chosen)
+
+
+def _keys(operands: Operands, keys: slice) -> Operands:
+    """Return the operands of chosen queries and a range of keys."""
+    call, masks, count = operands.call, operands.masks, keys.stop - keys.start
+    k, v = call.k[:, :, keys], call.v[:, :, keys]
+    chosen = replace(
+        masks,
+        low=(masks.low - keys.start).clamp_(0, count),
+        high=(masks.high - keys.start).clamp_(0, count),
+        key_bits=None if masks.key_bits is None else masks.key_bits[:, keys].contiguous(),
+        bias=None if masks.bias is None else masks.bias[:, :, keys].contiguous(),
+        _made={},
+    )
+    part = call.replace(k=k, v=v, causal=False, q_offset=None, key_valid=None, key_bias=None)
+    return replace(operands, call=part, k=aligned(k), v=aligned(v), masks=chosen)

@@ -22,6 +22,11 @@ TABLE: dict[tuple[str, bool], dict[int, Tile]] = {
         128: Tile(64, 128, 4, 2, 3, 168),
         256: Tile(64, 64, 4, 2),
     },
+    ("weights of long rows", True): {
+        64: Tile(64, 128, 4, 3),
+        128: Tile(64, 128, 4, 3),
+        256: Tile(64, 64, 4, 2),
+    },
     ("weights", False): {64: Tile(64, 64, 8, 2), 128: Tile(64, 32, 8, 2), 256: Tile(64, 32, 8, 2)},
 }
 SINGLE = {64: Tile(64, 32, 4, 2), 128: Tile(64, 32, 4, 2), 256: Tile(64, 16, 4, 1)}
@@ -36,5 +41,5 @@ def tile(kernel: str, call: AttentionCall, *dims: int) -> Tile:
     dim = max(dims)
     short = call.q.dtype != torch.float32
     hopper = torch.cuda.get_device_capability(call.q.device)[0] >= HOPPER
-    table = TABLE[kernel, hopper] if short else SINGLE
+    table = TABLE.get((kernel, hopper), TABLE["weights", hopper]) if short else SINGLE
     return next(shape for largest, shape in sorted(table.items()) if dim <= largest)

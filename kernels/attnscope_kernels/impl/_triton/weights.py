@@ -26,6 +26,8 @@ from ._tuning import tile
 SCRATCH = 512 << 20
 CACHED = 24 << 20
 """Bytes of queries that the programs that run at once may stream, to stay in the second-level cache of an H100."""
+LONG = 2
+"""With fewer heads at once, so many programs share a head that a third on a multiprocessor would be left without work."""
 
 
 @triton.jit
@@ -243,7 +245,8 @@ def weights(
     call, masks = operands.call, operands.masks
     b, h, tq, _ = call.q.shape
     tk, device, rows = call.k.shape[2], call.q.device, norm.shape[2]
-    shape = tile("weights", call, operands.dim)
+    long = streamed(operands, rows) < LONG
+    shape = tile("weights of long rows" if long else "weights", call, operands.dim)
     edges = masks.bounds(tk, shape.queries, shape.keys)
     tiles = edges.shape[1]
     nested = call.causal and call.window is None and call.segments is None
@@ -286,6 +289,11 @@ def weights(
     return Weights(columns, largest, entropies, maxima, totals)
 
 
+def streamed(operands: Operands, rows: int) -> int:
+    """Return how many heads' queries stay in the second-level cache."""
+    return max(1, CACHED // (rows * operands.dim * operands.q.element_size()))
+
+
 def _slots(operands: Operands, tiles: int, rows: int, programs: int) -> tuple[int, int]:
     """Return how many programs share a head, and how many heads then run at once.
 
@@ -293,9 +301,8 @@ def _slots(operands: Operands, tiles: int, rows: int, programs: int) -> tuple[in
     """
     device = operands.q.device
     running = programs * processors(device.index if device.type == "cuda" else None)
-    streamed = max(1, CACHED // (rows * operands.dim * operands.q.element_size()))
     heads = operands.q.shape[0] * operands.q.shape[1]
-    at_once = min(streamed, heads, running)
+    at_once = min(streamed(operands, rows), heads, running)
     slots = max(1, min(running // at_once, (tiles + 1) // 2))
     return slots, max(1, running // slots)
 
