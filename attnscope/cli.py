@@ -86,6 +86,7 @@ def report(
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer's folder or hub id [default: the model's].")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
     implementation: Annotated[str, typer.Option(help="Kernels: auto, reference, tiled, triton.")] = "auto",
+    mode: Annotated[str, typer.Option(help="exact, or screen: sampled queries, exact sinks above 1%.")] = "exact",
     batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens a batch at most.")] = 8192,
     seed: Annotated[int, typer.Option(help="Of random weights, prompts and controls.")] = 0,
 ) -> None:
@@ -101,7 +102,7 @@ def report(
         from .workflow import report as run
 
         check_writable(folder)
-        plan = ReportPlan(text, context, prompts, documents, truncate, column, seed)
+        plan = ReportPlan(text, context, prompts, documents, truncate, column, seed, mode=mode)  # type: ignore[arg-type]
         options: dict[str, Any] = {
             "config": config,
             "backend": backend,

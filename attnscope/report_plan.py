@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from attnscope_kernels import Screen
 
 from .collectors import collectors
 from .core.errors import TaskError
@@ -36,6 +38,8 @@ TEXT_COLLECTORS = (
     "residual_norm",
     "outlier_dimensions",
 )
+BY_DISTANCE = ("local_mass", "mass_by_distance", "positional_share")
+SCREENED = "the report was screened (--mode screen), and this needs every query; --mode exact measures it"
 SHORT = 64
 """Prompt length of the sink rate in 2410.10781, tokens."""
 NO_NEEDLES = "the model has no tokenizer, so no needle can be written for it"
@@ -60,6 +64,8 @@ class ReportPlan:
         draws: random controls of the copying check.
         ablated_needles: needles that the retrieval check ablates heads on.
         needle_draws: random controls of the retrieval check.
+        mode: `exact`, or `screen` for the text prompts: a sample of the queries, and exact sums of every key that
+            receives 1% or more (see `attnscope_kernels.Screen`); scores by distance are then missing.
 
     Raises:
         TaskError: `prompts` or `context` is too small.
@@ -81,6 +87,11 @@ class ReportPlan:
     draws: int = 10
     ablated_needles: int = 10
     needle_draws: int = 5
+    mode: Literal["exact", "screen"] = "exact"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("exact", "screen"):
+            raise TaskError("mode of a report", found=repr(self.mode), expected="'exact' or 'screen'")
 
     def context_for(self, info: ModelInfo) -> int:
         """Return the text prompts' length.
@@ -111,6 +122,7 @@ class Section:
         build: tokenizer → prompts.
         collectors: what is measured on them.
         skipped: why the set is not made, or None.
+        screen: how the queries are sampled, or None where all are taken.
     """
 
     name: str
@@ -118,6 +130,7 @@ class Section:
     build: Callable[[Any], Dataset]
     collectors: tuple[Collector, ...]
     skipped: str | None = None
+    screen: Screen | None = None
 
 
 def sections(plan: ReportPlan, info: ModelInfo, has_tokenizer: bool = True) -> list[Section]:
@@ -153,14 +166,15 @@ def sections(plan: ReportPlan, info: ModelInfo, has_tokenizer: bool = True) -> l
     twice = Repeats(n=plan.repeats, period=period, copies=2, **drawn)
     often = Repeats(n=plan.echoes, period=period, copies=4, **drawn)
     needle = Needle(n=plan.needles, length=min(plan.needle_length, limit), seed=plan.seed)
+    screen = Screen(seed=plan.seed) if plan.mode == "screen" else None
     of_text = (
-        *(get(name)() for name in TEXT_COLLECTORS),
+        *(get(name)() for name in TEXT_COLLECTORS if screen is None or name not in BY_DISTANCE),
         get("sink_rate")(lengths=lengths),
-        get("positional_share")(),
+        *([get("positional_share")()] if screen is None else []),
     )
     copying = tuple(get(name)() for name in ("previous_token", "duplicate_token", "induction"))
     return [
-        Section("text", text, text.build, of_text),
+        Section("text", text, text.build, of_text, screen=screen),
         Section("short", short, short.build, (get("sink_rate")(lengths=(SHORT,)),)),
         Section("repeats", twice, twice.build, copying),
         Section("echoes", often, often.build, (get("echo")(),)),

@@ -24,7 +24,7 @@ from .engine.accuracy import token_accuracy
 from .engine.batches import check_prompts, fingerprint
 from .engine.collect import collect
 from .models._loading import load, require_causal
-from .report_plan import ReportPlan, Section, sections
+from .report_plan import BY_DISTANCE, SCREENED, ReportPlan, Section, sections
 from .reports.build import PROMPT_SET_OF, build
 from .reports.causal import causal_check
 from .tasks._answers import with_copies_as_answers
@@ -93,6 +93,8 @@ def report(
         for score, prompt_set in PROMPT_SET_OF.items()
         if part.skipped is not None and prompt_set == part.name and chosen_sets[part.name] is None
     }
+    if plan.mode == "screen":
+        missing |= dict.fromkeys(BY_DISTANCE, SCREENED)
     if chosen_sets["needle"] is not None:
         with track("Checking needles", 1):
             chosen_sets["needle"] = _answered(scope, chosen_sets["needle"], missing, implementation, batch_tokens)
@@ -108,6 +110,7 @@ def report(
                 chosen,
                 part.collectors,
                 implementation=implementation,
+                screen=part.screen,
                 batch_tokens=batch_tokens,
                 progress=lambda done, _, advance=advance: advance(done),  # type: ignore[misc]
                 checkpoint=checkpoint,
@@ -230,11 +233,19 @@ def _provenance(
 
 
 def _notes(parts: list[Section], given: set[str]) -> tuple[str, ...]:
+    notes = []
     noise = [part.name for part in parts if isinstance(part.task, RandomTokens) and part.name not in given]
-    if not noise:
-        return ()
-    sets = " and ".join(noise)
-    return (f"The model has no tokenizer, so the prompt sets {sets} are uniform random tokens, not language.",)
+    if noise:
+        sets = " and ".join(noise)
+        notes.append(f"The model has no tokenizer, so the prompt sets {sets} are uniform random tokens, not language.")
+    for part in parts:
+        if part.screen is not None:
+            notes.append(
+                f"On {part.name}, entropy, its share and the largest weight are means over one query in"
+                f" {part.screen.stride}; received mass is exact for keys above {part.screen.threshold:.0%} and an"
+                " unbiased estimate below."
+            )
+    return tuple(notes)
 
 
 def _versions() -> dict[str, str]:

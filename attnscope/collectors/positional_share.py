@@ -31,10 +31,10 @@ class PositionalShare(Collector):
     −Σ_b M(b) log w_b + mean over queries of log W(visible keys) − mean entropy. A sink logit is one more outcome,
     with the same weight in every static row.
 
-    Distances below 64 have a bin each. Farther ones share bins of an eighth of an octave, because only few queries have
-    a key at any one far distance: a weight for each would fit noise (and the first token, which stands at the far end
-    of every row). Wide bins also cost the kernels nothing. A head that rests on one exact far distance is therefore
-    credited with its bin alone.
+    Distances below 64 have a bin each. Farther ones share bins of an eighth of an octave, from 1024 on of half of one,
+    because only few queries have a key at any one far distance: a weight for each would fit noise (and the first token,
+    which stands at the far end of every row). Wide bins also cost the kernels little. A head that rests on one exact
+    far distance is therefore credited with its bin alone.
     """
 
     name: ClassVar[str] = "positional_share"

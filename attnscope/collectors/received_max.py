@@ -37,5 +37,7 @@ class ReceivedMax(HeadScore):
     def measure(self, seen: AttentionSeen) -> tuple[Tensor, Tensor]:
         """Take the maximum over keys that enough queries see."""
         enough = seen_by_enough(seen.queries_seeing, self.min_queries)
+        if seen.result.received_exact is not None:  # the largest of many estimates would be too large
+            enough = enough & seen.result.received_exact
         top = seen.received_per_query.where(enough[:, None], 0.0).amax(-1)
         return top, enough.any(1, keepdim=True)

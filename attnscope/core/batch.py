@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 DISTANCE_GRID: tuple[int, ...] = (
     *range(64),
-    *(low + step * low // 8 for low in (2**power for power in range(6, 21)) for step in range(8)),
+    *(low + step * low // 8 for low in (2**power for power in range(6, 10)) for step in range(8)),
+    *(edge for low in (2**power for power in range(10, 21)) for edge in (low, low + low // 2)),
     2**21,
 )
-"""Edges of the distance bins, tokens: one bin a distance below 64, then eight an octave, up to 2,097,152."""
+"""Edges of the distance bins, tokens: one bin a distance below 64, eight an octave below 1024, then two, up to 2,097,152.
+
+Wide bins cost a kernel little: it sums whole tiles that lie in one of them."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from attnscope_kernels import AttentionCall
+from attnscope_kernels import AttentionCall, HeadOutput
 
 from ..core.ids import HeadId
 
@@ -26,6 +27,23 @@ class Edit:
     def output(self, call: AttentionCall, z: Tensor) -> Tensor:
         """Return the heads' outputs `[B, H, Tq, Dv]` that the output projection reads."""
         return z
+
+
+def edit_heads(call: AttentionCall, heads: list[int], factor: float, patches: Tensor | None = None) -> AttentionCall:
+    """Return the call with some heads' outputs multiplied and patched, after the edits that it already has.
+
+    Attention itself computes it: no copy of z is made, and a head that only stops may stay uncomputed.
+
+    Args:
+        call: of one layer.
+        heads: its query heads.
+        factor: on their outputs.
+        patches: `[B or 1, len(heads), Tq or 1, Dv]` added to them, or None.
+    """
+    scale = torch.ones(call.q.shape[1], device=call.q.device)
+    scale[heads] = factor
+    edit = HeadOutput(scale) if patches is None else HeadOutput(scale, tuple(heads), patches)
+    return call.replace(head_output=edit if call.head_output is None else call.head_output.then(edit))
 
 
 def heads_of(heads: Iterable[HeadId], layer: int) -> list[int]:

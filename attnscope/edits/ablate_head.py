@@ -12,7 +12,7 @@ from attnscope_kernels import AttentionCall
 
 from ..core.errors import UnknownHeadError
 from ..core.ids import HeadId
-from ._base import Edit, heads_of
+from ._base import Edit, edit_heads, heads_of
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,10 @@ class AblateHead(Edit):
         if lacking:
             raise UnknownHeadError("mean ablation", found=f"no means for layers {sorted(lacking)}", expected="[H, Dv]")
 
-    def output(self, call: AttentionCall, z: Tensor) -> Tensor:
-        """Replace the chosen heads' outputs."""
+    def call(self, call: AttentionCall) -> AttentionCall:
+        """Stop the chosen heads, and give their means in place of them."""
         chosen = heads_of(self.heads, call.layer)
         if not chosen:
-            return z
-        z = z.clone()
-        if self.means is None:
-            z[:, chosen] = 0
-        else:
-            z[:, chosen] = self.means[call.layer][chosen].to(z)[None, :, None]
-        return z
+            return call
+        means = None if self.means is None else self.means[call.layer][chosen].to(call.v)[None, :, None]
+        return edit_heads(call, chosen, 0.0, means)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from attnscope_kernels import AttentionCall
 
 from ..core.ids import HeadId
-from ._base import Edit, heads_of
+from ._base import Edit, edit_heads, heads_of
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,7 @@ class ScaleHead(Edit):
     heads: tuple[HeadId, ...]
     factor: float
 
-    def output(self, call: AttentionCall, z: Tensor) -> Tensor:
+    def call(self, call: AttentionCall) -> AttentionCall:
         """Scale the chosen heads' outputs."""
         chosen = heads_of(self.heads, call.layer)
-        if not chosen:
-            return z
-        z = z.clone()
-        z[:, chosen] *= self.factor
-        return z
+        return edit_heads(call, chosen, self.factor) if chosen else call

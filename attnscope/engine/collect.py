@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from attnscope_kernels import AttentionCall, Want, attend
+from attnscope_kernels import AttentionCall, Screen, Want, attend
 
 from ..collectors import collectors as registry
 from ..collectors._base import AttentionSeen, Collector, ResidualSeen, State
@@ -37,6 +37,7 @@ def collect(
     *,
     edits: Sequence[Edit] = (),
     implementation: str = "auto",
+    screen: Screen | None = None,
     batch_tokens: int = 8192,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
@@ -49,6 +50,8 @@ def collect(
         collectors: names, or instances where parameters other than the defaults are wanted.
         edits: interventions; collectors see the edited attention.
         implementation: kernel implementation, see `attnscope_kernels.attend`.
+        screen: sample the queries (see `attnscope_kernels.Screen`): row statistics are then means over a sample, and
+            received mass is exact for every key above the screen's threshold and an estimate below it.
         batch_tokens: padded tokens a batch at most (one prompt at the least).
         progress: called after every batch.
         checkpoint: file that keeps what was done; the same call with the same file goes on from there (and is done at
@@ -60,6 +63,7 @@ def collect(
     Raises:
         TaskError: empty or too long prompts, or prompts without the columns that a collector needs.
         StatisticsError: two collectors give the same variable, or there is no collector.
+        ContractError: a collector needs what a screen does not give (distances, maps).
         UnknownNameError: no collector has such a name.
         DeviceError: the device ran out of memory; the message says where, and about what would fit.
 
@@ -75,7 +79,7 @@ def collect(
     lengths = check_prompts(prompts, scope.info.context_length)
     states = {c.name: c.init(scope.info, len(prompts)) for c in chosen}
     print_ = fingerprint(prompts)
-    kept = Checkpoint(checkpoint, f"{scope.info.model_dump_json()}{print_}{chosen}{edits}")
+    kept = Checkpoint(checkpoint, f"{scope.info.model_dump_json()}{print_}{chosen}{edits}{screen or ''}")
     done, implementations = kept.restore(states)
     total = sum(lengths)
     rest = [prompt for prompt in range(len(prompts)) if prompt not in done]
@@ -84,7 +88,9 @@ def collect(
         progress(sum(lengths[i] for i in done), total)
     for group in groups:
         batch = make_batch(prompts, group, scope.device)
-        implementations |= run_batch(scope, batch, chosen, states, edits=edits, implementation=implementation)
+        implementations |= run_batch(
+            scope, batch, chosen, states, edits=edits, implementation=implementation, screen=screen
+        )
         done.update(group)
         kept.save(states, done, implementations, last=len(done) == len(prompts))
         if progress is not None:
@@ -107,18 +113,19 @@ def run_batch(
     *,
     edits: Sequence[Edit] = (),
     implementation: str = "auto",
+    screen: Screen | None = None,
 ) -> set[str]:
-    """Fold one batch into the states and return the kernel implementations that ran."""
+    """Fold one batch into the states and return the kernel implementations that ran, with the kernels they chose."""
     on_attention = [c for c in collectors if c.sees == "attention"]
     on_residual = [c for c in collectors if c.sees == "residual"]
-    want = reduce(or_, (c.want(batch, scope.info) for c in on_attention), Want())
+    want = reduce(or_, (c.want(batch, scope.info) for c in on_attention), Want(screen=screen))
     ran: set[str] = set()
 
     def tap(call: AttentionCall) -> Tensor:
         for edit in edits:
             call = edit.call(call)
         result = attend(call, want, implementation)
-        ran.add(result.implementation)
+        ran.add(result.implementation + (f" ({', '.join(result.kernels)})" if result.kernels else ""))
         assert result.output is not None
         if on_attention:
             projection = partial(scope.output_projection, call.layer)

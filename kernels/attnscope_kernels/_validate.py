@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .contract import AttentionCall, Want
 from .errors import ContractError
@@ -46,10 +47,14 @@ def check_want(call: AttentionCall, want: Want) -> None:
         if blocks is not None and not (1 <= blocks[0] <= tq and 1 <= blocks[1] <= tk):
             _fail(name, blocks, f"rows in 1..{tq} and columns in 1..{tk}")
     if want.screen is not None:
-        unscreened = ("received_max", "mass_at", "mass_in", "top_keys", "mass_by_distance", "pooled_map", "pooled_max")
+        unscreened = ("received_max", "mass_in", "mass_by_distance", "pooled_map", "pooled_max")
         asked = [name for name in unscreened if getattr(want, name)]
         if asked:
-            _fail("screen", f"with {', '.join(asked)}", "received, row statistics and the output only")
+            _fail(
+                "screen",
+                f"with {', '.join(asked)}",
+                "received, row statistics, masses at keys, top keys and the output only",
+            )
     if call.logit_scale is not None and bool((call.logit_scale < 0).any()):
         _fail("logit_scale", "a negative factor", "0 or more")
     if call.segments is not None and bool((call.segments.diff(dim=1) < 0).any()):
@@ -65,9 +70,21 @@ def _check_range(name: str, value: Tensor, length: int | None) -> None:
     """Indices are -1 (none) or 0..length-1."""
     if value.numel() == 0:
         return
-    low, high = (int(bound) for bound in torch.stack(value.aminmax()).tolist())
+    low, high = _range(value)
     if low < -1 or (length is not None and high >= length):
         _fail(name, f"indices {low}..{high}", f"-1..{length - 1}" if length is not None else "-1 or a group number")
+
+
+_ranges = WeakTensorKeyDictionary()
+
+
+def _range(value: Tensor) -> tuple[int, int]:
+    """Return the smallest and largest entry; the device is waited for once, not in every layer."""
+    known = _ranges.get(value)
+    if known is None or known[0] != value._version:
+        low, high = torch.stack(value.aminmax()).tolist()
+        _ranges[value] = known = (value._version, int(low), int(high))
+    return known[1], known[2]
 
 
 def _fail(name: str, found: object, expected: object) -> None:

@@ -42,11 +42,12 @@ def counted(call: AttentionCall) -> Tensor:
 # --- distances ---------------------------------------------------------------------------------------------------
 
 
-def test_the_grid_is_unit_bins_then_eight_an_octave() -> None:
+def test_the_grid_is_unit_bins_then_eight_then_two_an_octave() -> None:
     assert DISTANCE_GRID[:65] == tuple(range(65))
     assert DISTANCE_GRID[64:74] == (64, 72, 80, 88, 96, 104, 112, 120, 128, 144)
     assert DISTANCE_GRID[-1] == 2**21
-    assert len(DISTANCE_GRID) == 64 + 8 * 15 + 1
+    assert DISTANCE_GRID[95:101] == (960, 1024, 1536, 2048, 3072, 4096)
+    assert len(DISTANCE_GRID) == 64 + 8 * 4 + 2 * 11 + 1
     assert set(EDGES) <= set(DISTANCE_GRID)
     assert EDGES[-1] == DISTANCE_GRID[-1]
 

@@ -41,7 +41,9 @@ class Backend(Protocol):
 def screened(call: AttentionCall, want: Want, backend: Backend) -> Result:
     """Return the result of a want with a screen."""
     assert want.screen is not None
-    first = backend.whole(call, Want(output=want.output, lse=True, value_norm=want.value_norm))
+    first = backend.whole(
+        call, Want(want.output, lse=True, value_norm=want.value_norm, mass_at=want.mass_at, top_keys=want.top_keys)
+    )
     assert first.lse is not None
     sample = draw(call, want.screen)
     rows: dict[str, Tensor] = {}
@@ -60,6 +62,8 @@ def screened(call: AttentionCall, want: Want, backend: Backend) -> Result:
         output=first.output,
         lse=first.lse if want.lse else None,
         value_norm=first.value_norm,
+        mass_at=first.mass_at,
+        top_keys=first.top_keys,
         received=received,
         received_exact=exact,
         received_bound=bound,

@@ -27,7 +27,7 @@ SCRATCH = 512 << 20
 CACHED = 24 << 20
 """Bytes of queries that the programs that run at once may stream, to stay in the second-level cache of an H100."""
 LONG = 2
-"""With fewer heads at once, so many programs share a head that a third on a multiprocessor would be left without work."""
+"""With fewer heads at once, many programs share one, and a third on a multiprocessor would be left without work."""
 
 
 @triton.jit
