@@ -18,7 +18,7 @@ DISTANCE_GRID: tuple[int, ...] = (
     *(edge for low in (2**power for power in range(10, 21)) for edge in (low, low + low // 2)),
     2**21,
 )
-"""Edges of the distance bins, tokens: one bin a distance below 64, eight an octave below 1024, then two, up to 2,097,152.
+"""Edges of the distance bins, tokens: one bin a distance below 64, eight an octave below 1024, then two, to 2,097,152.
 
 Wide bins cost a kernel little: it sums whole tiles that lie in one of them."""
 

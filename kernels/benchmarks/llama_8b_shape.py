@@ -1,35 +1,35 @@
-"""Every head statistic of an 8B-shaped model (random weights) at long context: time and peak memory on one GPU.
+"""An 8B-shaped model with random weights at long context on one GPU: a plain prefill, every head statistic, a screen.
 
-usage: python kernels/benchmarks/llama_8b_shape.py [--tokens 8192 32768] [--implementation tiled] [--out FILE]
+The same model and prompt in one process. `plain` is the model's own forward without logits, its attention pinned to
+cuDNN (the fastest that torch has here) and as torch chooses by itself; `exact` adds every collector of a report's text
+section, `screen` those of `attnscope report --mode screen`. Times are medians after one warm-up; memory is the peak of
+what torch allocated. A screen's keys are checked against exact sums, with sinks of many strengths put in.
+
+usage: python kernels/benchmarks/llama_8b_shape.py [--tokens 8192 32768 131072] [--config llama-3.1-8b] [--out FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import statistics
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from _gpu import table
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import attnscope
-from attnscope.collectors import collectors
 from attnscope.engine.batches import make_batch
 from attnscope.engine.collect import collect
-from attnscope.report_plan import TEXT_COLLECTORS
+from attnscope.report_plan import ReportPlan, sections
+from attnscope_kernels import AttentionCall, Screen, Want, attend
 
-SHAPE = {
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 131072,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
-}
+PLACES, STRONGEST = 64, 12.0
+SHARE = 0.01
 
 
 class Prompts:
@@ -47,66 +47,104 @@ class Prompts:
         return [self.ids] if isinstance(key, str) else {"input_ids": [self.ids]}
 
 
-def measure(tokens: int, implementation: str, scope: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Time one plain forward and one collection, and read the peak memory of each."""
-    prompts = Prompts(tokens)
-    batch = make_batch(prompts, [0], scope.device)
-
-    def timed(work: Any) -> tuple[float, float, Any]:
+def timed(work: Callable[[], Any], runs: int) -> tuple[float, float]:
+    """Return the median seconds and the peak GiB of `runs` runs after one more."""
+    seconds = []
+    for _ in range(runs + 1):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         begin = time.perf_counter()
-        result = work()
+        work()
         torch.cuda.synchronize()
-        return time.perf_counter() - begin, torch.cuda.max_memory_allocated() / 2**30, result
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:]), torch.cuda.max_memory_allocated() / 2**30
 
-    with torch.no_grad():
-        timed(lambda: scope.run(batch))
-        plain, plain_peak, _ = timed(lambda: scope.run(batch))
-    chosen = [collectors.get(name)() for name in names]
-    seconds, peak, data = timed(lambda: collect(scope, prompts, chosen, implementation=implementation))
-    return {
-        "tokens": tokens,
-        "implementation": data.attrs["implementation"],
-        "collectors": len(chosen),
-        "plain_s": round(plain, 3),
-        "collect_s": round(seconds, 3),
-        "ratio": round(seconds / plain, 2),
-        "plain_peak_GiB": round(plain_peak, 2),
-        "collect_peak_GiB": round(peak, 2),
-        "mass_by_distance_sums_to": round(float(data.mass_by_distance.sum("distance_bin").mean()), 5),
-        "entropy_mean_nats": round(float(data.entropy.mean()), 4),
+
+def measure(scope: Any, tokens: int) -> dict[str, object]:
+    """Return one row of the table."""
+    prompts = Prompts(tokens)
+    batch = make_batch(prompts, [0], scope.device)
+    runs = 1 if tokens > 65536 else 3
+    chosen = {
+        mode: sections(ReportPlan(prompts=1, context=tokens, mode=mode), scope.info, False)[0]
+        for mode in ("exact", "screen")
     }
+
+    def plain(pinned: bool) -> None:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.CUDNN_ATTENTION) if pinned else nullcontext():
+            scope.run(batch)
+
+    def measured(mode: str) -> None:
+        collect(scope, prompts, chosen[mode].collectors, screen=chosen[mode].screen)
+
+    cudnn, peak = timed(lambda: plain(True), runs)
+    default, _ = timed(lambda: plain(False), runs)
+    exact, exact_peak = timed(lambda: measured("exact"), runs)
+    screen, screen_peak = timed(lambda: measured("screen"), runs)
+    return {
+        "T": tokens,
+        "plain, cuDNN, s": cudnn,
+        "plain, torch's choice, s": default,
+        "exact, s": exact,
+        "screen, s": screen,
+        "exact / cuDNN": exact / cudnn,
+        "screen / cuDNN": screen / cudnn,
+        "exact / torch's choice": exact / default,
+        "plain peak, GiB": peak,
+        "exact extra, %": 100 * (exact_peak / peak - 1),
+        "screen extra, %": 100 * (screen_peak / peak - 1),
+        **missed(scope, batch),
+    }
+
+
+def missed(scope: Any, batch: Any) -> dict[str, object]:
+    """Count, over every layer and head, the keys above 1% of received mass, and those that a screen does not find."""
+    tokens = batch.input_ids.shape[1]
+    random = torch.Generator().manual_seed(1)
+    places = torch.randint(0, tokens, (PLACES,), generator=random).to(scope.device)
+    above = lost = kept = keys = 0
+
+    def tap(call: AttentionCall) -> torch.Tensor:
+        nonlocal above, lost, kept, keys
+        bias = torch.zeros(1, call.q.shape[1], tokens, device=call.q.device)
+        bias[..., places] = torch.linspace(0, STRONGEST, PLACES, device=call.q.device)
+        sinks = call.replace(key_bias=bias)
+        exact = attend(sinks, Want(received=True))
+        screened = attend(sinks, Want(output=False, received=True, screen=Screen()))
+        assert exact.received is not None
+        assert exact.output is not None
+        assert screened.received_exact is not None
+        share = exact.received / torch.arange(tokens, 0, -1, device=call.q.device)
+        large = share >= SHARE
+        above += int(large.sum())
+        lost += int((large & ~screened.received_exact[:, None]).sum())
+        kept += int(screened.received_exact.sum())
+        keys += tokens
+        return exact.output
+
+    with torch.no_grad(), scope.attach(tap):
+        scope.run(batch)
+    return {"keys above 1%": above, "missed by the screen": lost, "summed exactly, %": 100 * kept / keys}
 
 
 def main() -> None:
-    """Print one JSON line a length."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[8192, 32768])
-    parser.add_argument("--implementation", default="auto")
-    parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[8192, 32768, 131072])
+    parser.add_argument("--config", default="llama-3.1-8b")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.manual_seed(0)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model = LlamaForCausalLM(LlamaConfig(**{**SHAPE, "num_hidden_layers": options.layers})).eval()
-    torch.set_default_dtype(default)
-    scope = attnscope.load(model)
-    parameters = sum(p.numel() for p in model.parameters()) / 1e9
-    head = {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "parameters_billion": round(parameters, 2),
-    }
-    lines = [json.dumps(head)]
-    print(lines[0], flush=True)
+    scope = attnscope.load(config=options.config, random_weights=True, device="cuda", dtype="bfloat16")
+    properties = torch.cuda.get_device_properties(0)
+    head = f"{properties.name}, torch {torch.__version__}, {options.config}, random weights, bfloat16, one prompt"
+    print(head, flush=True)
+    rows = []
     for tokens in options.tokens:
-        lines.append(json.dumps(measure(tokens, options.implementation, scope, TEXT_COLLECTORS)))
-        print(lines[-1], flush=True)
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+        rows.append(measure(scope, tokens))
+        text = f"{head}\n\n{table(rows)}"
+        print(table(rows[-1:]), flush=True)
+        if options.out:
+            options.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
