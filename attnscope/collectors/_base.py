@@ -45,10 +45,13 @@ class Collector:
         name: the file's name.
         sees: whether `fold` gets AttentionSeen or ResidualSeen.
         variables: what `finalize` returns.
+        reads_inputs: whether `fold` reads q, k, z or the residual stream themselves, and not reductions, v and
+            masks alone. On a GPU such a collector is folded at once, and the device waits for it.
     """
 
     name: ClassVar[str]
     sees: ClassVar[Literal["attention", "residual"]] = "attention"
+    reads_inputs: ClassVar[bool] = False
     variables: ClassVar[tuple[Variable, ...]]
 
     def want(self, batch: Batch, info: ModelInfo) -> Want:

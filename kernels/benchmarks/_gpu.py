@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attnscope_kernels import AttentionCall
 
-LEAST_RUNS, LEAST_MS = 5, 200.0
+LEAST_RUNS, MOST_RUNS, LEAST_MS = 3, 20, 150.0
 EXPONENTIALS = 16
 """Special functions that one multiprocessor of an Ampere or Hopper GPU starts in a clock."""
 
@@ -55,7 +55,7 @@ def median_ms(step: Callable[[], object], least_ms: float = LEAST_MS) -> float:
     step()
     second.record()
     second.synchronize()
-    runs = max(LEAST_RUNS, round(least_ms / first.elapsed_time(second)))
+    runs = min(MOST_RUNS, max(LEAST_RUNS, round(least_ms / first.elapsed_time(second))))
     events = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]
     events[0].record()
     for event in events[1:]:  # nothing waits in between, as in a model: launches hide behind the run before

@@ -52,7 +52,7 @@ def rows_and_received() -> Want:
     return Want(lse=True, entropy=True, max_prob=True, received=True)
 
 
-def gate(shape: Shape) -> str | None:
+def gate(shape: Shape, flex: bool) -> str | None:
     """Return what is wrong at a short length, or None."""
     call = make_call(shape, GATE)
     wants = [rows_and_received(), everything(call), Want(output=False, received=True)]
@@ -62,7 +62,9 @@ def gate(shape: Shape) -> str | None:
             return f"triton: {worse}"
     truth = attend(call, Want(), "reference").output
     assert truth is not None
-    peers: dict[str, Callable[[AttentionCall], torch.Tensor]] = {"cuDNN": cudnn, "FA2": flash2, "Flex": Flex(call)}
+    peers: dict[str, Callable[[AttentionCall], torch.Tensor]] = {"cuDNN": cudnn, "FA2": flash2}
+    if flex:
+        peers["Flex"] = Flex(call)
     for name, peer in peers.items():
         error = float((peer(call) - truth).abs().max())
         if not error < TOLERANCE * float(truth.abs().max()):
@@ -70,7 +72,7 @@ def gate(shape: Shape) -> str | None:
     return None
 
 
-def layer(shape: Shape, tokens: int, machine: Machine) -> dict[str, object]:
+def layer(shape: Shape, tokens: int, machine: Machine, flex: bool) -> dict[str, object]:
     """Return one row: milliseconds of each contender, the ratios that matter, the floors."""
     call = make_call(shape, tokens)
     operands = operands_of(call)
@@ -89,7 +91,7 @@ def layer(shape: Shape, tokens: int, machine: Machine) -> dict[str, object]:
         "T": tokens,
         "cuDNN": forward,
         "FA2": median_ms(lambda: flash2(call)),
-        "Flex+lse": _or_none(lambda: median_ms(partial(Flex(call), call))),
+        "Flex+lse": _or_none(lambda: median_ms(partial(Flex(call), call))) if flex else None,
         "eager": _or_none(lambda: median_ms(lambda: eager(call))),
         "z + rows + received": median_ms(lambda: attend(call, rows_and_received(), "triton")),
         "z + everything": every,
@@ -155,6 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    parser.add_argument("--flex", action=argparse.BooleanOptionalAction, default=True, help="its compiler is slow")
     parser.add_argument("--out", type=Path, help="also write the markdown here")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -164,10 +167,10 @@ def main() -> int:
     print(machine.line, flush=True)
     with torch.no_grad():
         for name in arguments.shapes:
-            wrong = gate(SHAPES[name])
+            wrong = gate(SHAPES[name], arguments.flex)
             if wrong:
                 raise SystemExit(f"no speed on a red gate: {name}: {wrong}")
-            rows = [layer(SHAPES[name], tokens, machine) for tokens in arguments.tokens]
+            rows = [layer(SHAPES[name], tokens, machine, arguments.flex) for tokens in arguments.tokens]
             edits = [edited(SHAPES[name], tokens) for tokens in arguments.tokens]
             parts += [f"### {name}", "", table(rows), table(edits)]
             print("\n".join(parts[-4:]), flush=True)

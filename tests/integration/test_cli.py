@@ -98,7 +98,7 @@ def test_doctor_says_what_a_model_needs(planted_folder: Path, tmp_path: Path) ->
     refused(run("doctor", tmp_path / "none"), "none")
 
 
-def test_bad_models(tmp_path: Path, planted_folder: Path) -> None:
+def test_bad_models(tmp_path: Path, planted_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     refused(run("report", tmp_path / "missing", "--out", out), "missing")
     (tmp_path / "empty").mkdir()
@@ -116,6 +116,8 @@ def test_bad_models(tmp_path: Path, planted_folder: Path) -> None:
     refused(run("report", planted_folder, "--out", out, "--device", "banana"), "banana")
     refused(run("report", planted_folder, "--out", out, "--dtype", "banana"), "banana")
     refused(run("report", planted_folder, "--out", out, "--backend", "banana"), "banana", "hf")
+    refused(run("report", planted_folder, "--out", out, "--mode", "banana"), "banana", "screen")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     refused(
         run("report", planted_folder, "--out", out, "--implementation", "triton", *QUICK), "triton", "not available"
     )

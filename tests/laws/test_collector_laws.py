@@ -13,11 +13,15 @@ import xarray as xr
 
 import attnscope
 from attnscope.collectors import _base, collectors
-from attnscope.collectors._base import Collector, to_numpy
+from attnscope.collectors._base import Collector, Seen, to_numpy
 from attnscope.core import statistics
 from attnscope.core.batch import Batch
+from attnscope.core.errors import AttnscopeError
 from attnscope.core.names import DIMS
+from attnscope.engine import _late
 from attnscope.engine.collect import collect, run_batch
+from attnscope.report_plan import BY_DISTANCE
+from attnscope_kernels import Screen
 
 SCOPE = attnscope.load(backend="toy")
 LENGTHS = [25, 41, 33, 41]
@@ -160,3 +164,29 @@ def test_little_is_moved_from_the_device_at_any_length(collector: Collector, mon
     visits = SCOPE.info.n_layers * (1 if collector.sees == "attention" else 2)
     assert 1 <= len(moved) <= 2 * visits
     assert max(moved) < SCOPE.info.n_heads * 256
+
+
+@pytest.mark.parametrize("name", collectors.names())
+def test_folding_late_needs_no_inputs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a fold comes one layer late, when q, k, z and the residual stream are gone."""
+    whole = collect(SCOPE, PROMPTS, [get(name)])
+    kept = _late.Folds._fold
+
+    def hollow(self: _late.Folds, seen: Seen, chosen: list[Collector]) -> None:
+        kept(self, seen if get(name).reads_inputs else _late._without_inputs(seen), chosen)
+
+    monkeypatch.setattr(_late.Folds, "_fold", hollow)
+    xr.testing.assert_identical(collect(SCOPE, PROMPTS, [get(name)]), whole)
+
+
+@pytest.mark.parametrize("name", [name for name in collectors.names() if name not in BY_DISTANCE])
+def test_a_screen_gives_sinks_exactly_and_the_rest_nearly(name: str) -> None:
+    """Every key above the threshold is exact; with a stride of one, all is."""
+    exact = collect(SCOPE, PROMPTS, [get(name)])
+    screened = collect(SCOPE, PROMPTS, [get(name)], screen=Screen(threshold=0.3, delta=0.5, stride=1))
+    xr.testing.assert_allclose(screened, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_distances_are_refused_under_a_screen() -> None:
+    with pytest.raises(AttnscopeError, match="mass_by_distance"):
+        collect(SCOPE, PROMPTS, ["mass_by_distance"], screen=Screen())
