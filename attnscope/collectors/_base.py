@@ -6,6 +6,7 @@ processes or machines gives the same answer.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -25,16 +26,18 @@ from ._seen import AttentionSeen, ResidualSeen, Seen
 __all__ = [
     "AttentionSeen",
     "Collector",
+    "Fold",
     "HeadScore",
     "ResidualSeen",
     "Seen",
     "State",
     "mean_over_queries",
     "ratio",
-    "to_numpy",
 ]
 
 State = dict[str, np.ndarray]
+Fold = Generator[tuple[Tensor, ...], list[np.ndarray], None]
+"""A fold under way: it yields tensors once and is sent them as arrays."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,10 @@ class Collector:
         name: the file's name.
         sees: whether `fold` gets AttentionSeen or ResidualSeen.
         variables: what `finalize` returns.
-        reads_inputs: whether `fold` reads q, k, z or the residual stream themselves, and not reductions, v and
-            masks alone. On a GPU such a collector is folded at once, and the device waits for it.
     """
 
     name: ClassVar[str]
     sees: ClassVar[Literal["attention", "residual"]] = "attention"
-    reads_inputs: ClassVar[bool] = False
     variables: ClassVar[tuple[Variable, ...]]
 
     def want(self, batch: Batch, info: ModelInfo) -> Want:
@@ -62,11 +62,12 @@ class Collector:
         """Return the empty state: zeros."""
         raise NotImplementedError
 
-    def fold(self, state: State, seen: Seen) -> State:
-        """Add one layer of one batch to the state (in place) and return it.
+    def fold(self, state: State, seen: Seen) -> Fold:
+        """Add one layer of one batch to the state, in place.
 
-        Reduce on the tensors' device first, and move what is left in one `to_numpy`: every transfer makes the device
-        wait.
+        Reduce on the tensors' device, `yield` what is left, and get it back as float64 arrays: `a, b = yield x, y`.
+        What is yielded moves to the host while the device goes on, and the rest of the fold runs later; so `del` what
+        was seen, and let no tensor live past the yield.
         """
         raise NotImplementedError
 
@@ -92,15 +93,15 @@ class HeadScore(Collector):
         """Return sums over queries `[B, H]` and how many queries they hold `[B, H]` (or `[B, 1]`)."""
         raise NotImplementedError
 
-    def fold(self, state: State, seen: Seen) -> State:
+    def fold(self, state: State, seen: Seen) -> Fold:
         """Add the sums of one layer of one batch."""
         assert isinstance(seen, AttentionSeen)
         total, count = self.measure(seen)
-        sums, counts = to_numpy(total, count.expand_as(total))
-        where = list(seen.batch.prompts)
-        state["sum"][where, seen.row] += sums
-        state["count"][where, seen.row] += counts
-        return state
+        where, row, reduced = list(seen.batch.prompts), seen.row, (total, count.expand_as(total))
+        del seen, total, count
+        sums, counts = yield reduced
+        state["sum"][where, row] += sums
+        state["count"][where, row] += counts
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return the mean over queries, NaN where a prompt had none."""
@@ -110,18 +111,6 @@ class HeadScore(Collector):
 def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Return total / count, NaN where count is 0."""
     return np.divide(total, count, out=np.full(np.broadcast_shapes(total.shape, count.shape), np.nan), where=count > 0)
-
-
-def to_numpy(*tensors: Tensor) -> list[np.ndarray]:
-    """Return float64 arrays on the CPU, all moved in one transfer; reduce on the device before.
-
-    Example:
-        >>> to_numpy(torch.ones(2), torch.tensor(3))
-        [array([1., 1.]), array(3.)]
-    """
-    joined = torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors]).cpu().numpy()
-    parts = np.split(joined, np.cumsum([tensor.numel() for tensor in tensors])[:-1])
-    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def mean_over_queries(per_query: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:

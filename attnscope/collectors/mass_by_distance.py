@@ -15,7 +15,7 @@ from ..core import statistics
 from ..core.batch import DISTANCE_GRID, Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
-from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
+from ._base import AttentionSeen, Collector, Fold, Seen, State, ratio
 
 EDGES = (0, 1, *(2**power for power in range(1, 22)))
 
@@ -38,17 +38,20 @@ class MassByDistance(Collector):
         layers = len(info.attention_layers)
         return {"sum": np.zeros((layers, info.n_heads, len(EDGES) - 1)), "queries": np.zeros((layers, 1, 1))}
 
-    def fold(self, state: State, seen: Seen) -> State:
+    def fold(self, state: State, seen: Seen) -> Fold:
         """Add up the bins that each log₂ bin holds."""
         assert isinstance(seen, AttentionSeen)
-        mass = seen.result.mass_by_distance
-        assert mass is not None
-        by_distance, queries = to_numpy(mass.sum(0, dtype=torch.float64), seen.call.valid_queries.sum())
+        assert seen.result.mass_by_distance is not None
+        row, reduced = (
+            seen.row,
+            (seen.result.mass_by_distance.sum(0, dtype=torch.float64), seen.call.valid_queries.sum()),
+        )
+        del seen
+        by_distance, queries = yield reduced
         starts = [DISTANCE_GRID.index(edge) for edge in EDGES[:-1]]
         starts = [start for start in starts if start < by_distance.shape[-1]]
-        state["sum"][seen.row, :, : len(starts)] += np.add.reduceat(by_distance, starts, axis=-1)
-        state["queries"][seen.row] += queries
-        return state
+        state["sum"][row, :, : len(starts)] += np.add.reduceat(by_distance, starts, axis=-1)
+        state["queries"][row] += queries
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return masses a query, without the far bins that nothing reached."""

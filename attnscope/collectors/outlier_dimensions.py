@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from ..core import statistics
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
-from ._base import Collector, ResidualSeen, Seen, State, ratio, to_numpy
+from ._base import Collector, Fold, ResidualSeen, Seen, State, ratio
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,18 @@ class OutlierDimensions(Collector):
             "prompts": np.zeros((n_prompts, info.n_layers)),
         }
 
-    def fold(self, state: State, seen: Seen) -> State:
+    def fold(self, state: State, seen: Seen) -> Fold:
         """Add one block's output."""
         assert isinstance(seen, ResidualSeen)
         if seen.site != "block_output":
-            return state
-        found, where = seen.statistics, list(seen.batch.prompts)
-        most = found.max_abs.where(seen.batch.valid.to(seen.stream.device), 0.0).amax(1)
-        largest, sums, tokens = to_numpy(most, found.dimension_sum_abs.sum(0), found.tokens.sum())
-        state["max"][where, seen.block] += largest
-        state["prompts"][where, seen.block] += 1
-        state["sum"][seen.block] += sums
-        state["tokens"][seen.block] += tokens
-        return state
+            return
+        where, block, reduced = list(seen.batch.prompts), seen.block, _reduced(seen)
+        del seen
+        largest, sums, tokens = yield reduced
+        state["max"][where, block] += largest
+        state["prompts"][where, block] += 1
+        state["sum"][block] += sums
+        state["tokens"][block] += tokens
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return means and maxima."""
@@ -58,3 +58,10 @@ class OutlierDimensions(Collector):
                 (largest, ratio(state["max"], state["prompts"])),
             ],
         )
+
+
+def _reduced(seen: ResidualSeen) -> tuple[Tensor, ...]:
+    """Return the largest |x| of each prompt, and the sums of |x| over tokens and their number."""
+    found = seen.statistics
+    most = found.max_abs.where(seen.batch.valid.to(seen.stream.device), 0.0).amax(1)
+    return most, found.dimension_sum_abs.sum(0), found.tokens.sum()

@@ -15,7 +15,7 @@ from ..core import statistics
 from ..core.batch import DISTANCE_GRID, Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
-from ._base import AttentionSeen, Collector, Seen, State, to_numpy
+from ._base import AttentionSeen, Collector, Fold, Seen, State
 from ._static_rows import pairs_in_bins, summed_log_totals
 
 EDGES = np.array(DISTANCE_GRID)
@@ -57,26 +57,27 @@ class PositionalShare(Collector):
             "keys": np.zeros((n_prompts, layers)),
         }
 
-    def fold(self, state: State, seen: Seen) -> State:
+    def fold(self, state: State, seen: Seen) -> Fold:
         """Add masses and entropies, and note how many keys the queries of each prompt see."""
         assert isinstance(seen, AttentionSeen)
-        result, row = seen.result, seen.row
-        assert result.mass_by_distance is not None
-        assert result.entropy is not None
-        mass, entropy, queries, lengths = to_numpy(
-            result.mass_by_distance.sum(0, dtype=torch.float64),
-            result.entropy.nansum(-1, dtype=torch.float64).sum(0),
-            (~result.entropy.isnan()).sum((0, 2)),
+        assert seen.result.mass_by_distance is not None
+        assert seen.result.entropy is not None
+        reduced = (
+            seen.result.mass_by_distance.sum(0, dtype=torch.float64),
+            seen.result.entropy.nansum(-1, dtype=torch.float64).sum(0),
+            (~seen.result.entropy.isnan()).sum((0, 2)),
             seen.batch.lengths,
         )
+        where, row = list(seen.batch.prompts), seen.row
+        has_sink, window = seen.call.sink_logits is not None, seen.call.window or np.inf
+        del seen
+        mass, entropy, queries, lengths = yield reduced
         state["mass"][row, :, : mass.shape[1]] += mass
         state["entropy"][row] += entropy
-        if seen.call.sink_logits is not None:
+        if has_sink:
             state["sink"][row] += queries - mass.sum(1)
-        where = list(seen.batch.prompts)
         state["length"][where, row] += lengths
-        state["keys"][where, row] += np.minimum(lengths, seen.call.window or np.inf)
-        return state
+        state["keys"][where, row] += np.minimum(lengths, window)
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return exp(−mean KL) a head; missing for non-causal models."""

@@ -16,7 +16,7 @@ from ..core import statistics
 from ..core.batch import Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
-from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
+from ._base import AttentionSeen, Collector, Fold, Seen, State, ratio
 
 
 def seen_by_enough(queries: Tensor, least: int) -> Tensor:
@@ -50,9 +50,16 @@ class ReceivedMass(Collector):
         shape = (len(info.attention_layers), info.n_heads, self.positions)
         return {"sum": np.zeros(shape), "count": np.zeros(shape)}
 
-    def fold(self, state: State, seen: Seen) -> State:
+    def fold(self, state: State, seen: Seen) -> Fold:
         """Add the leading positions of each prompt."""
         assert isinstance(seen, AttentionSeen)
+        row, reduced = seen.row, self._reduced(seen)
+        del seen
+        total, count = yield reduced
+        state["sum"][row, :, : total.shape[1]] += total
+        state["count"][row, :, : count.shape[0]] += count
+
+    def _reduced(self, seen: AttentionSeen) -> tuple[Tensor, Tensor]:
         alpha, queries = seen.received_per_query, seen.queries_seeing
         length = queries.shape[1]
         n = min(self.positions, length)
@@ -60,10 +67,7 @@ class ReceivedMass(Collector):
         inside, at = at < length, at.clamp_max(length - 1)
         kept = alpha.gather(2, at[:, None].expand(-1, alpha.shape[1], -1)).where(inside[:, None], 0.0)
         seen_keys = (queries.gather(1, at) > 0) & inside
-        total, count = to_numpy(kept.sum(0, dtype=torch.float64), seen_keys.sum(0))
-        state["sum"][seen.row, :, :n] += total
-        state["count"][seen.row, :, :n] += count
-        return state
+        return kept.sum(0, dtype=torch.float64), seen_keys.sum(0)
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return means over prompts."""

@@ -8,11 +8,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from ..core import statistics
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
-from ._base import Collector, ResidualSeen, Seen, State, ratio, to_numpy
+from ._base import Collector, Fold, ResidualSeen, Seen, State, ratio
 
 SITES = ("block_input", "block_output")
 
@@ -33,19 +34,16 @@ class ResidualNorm(Collector):
         shape = (n_prompts, len(SITES), info.n_layers)
         return {key: np.zeros(shape) for key in ("first", "prompts", "others", "tokens")}
 
-    def fold(self, state: State, seen: Seen) -> State:
+    def fold(self, state: State, seen: Seen) -> Fold:
         """Add one site of one block."""
         assert isinstance(seen, ResidualSeen)
-        norm, device = seen.statistics.norm, seen.stream.device
-        first = norm.gather(1, seen.batch.starts.to(device)[:, None])[:, 0].double()
-        total = norm.where(seen.batch.valid.to(device), 0.0).sum(1, dtype=torch.float64)
-        firsts, others, tokens = to_numpy(first, total - first, seen.batch.lengths.to(device) - 1)
-        where = (list(seen.batch.prompts), SITES.index(seen.site), seen.block)
+        where, reduced = (list(seen.batch.prompts), SITES.index(seen.site), seen.block), _reduced(seen)
+        del seen
+        firsts, others, tokens = yield reduced
         state["first"][where] += firsts
         state["prompts"][where] += 1
         state["others"][where] += others
         state["tokens"][where] += tokens
-        return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return means."""
@@ -55,3 +53,11 @@ class ResidualNorm(Collector):
             [(first, ratio(state["first"], state["prompts"])), (others, ratio(state["others"], state["tokens"]))],
             coords={"site": list(SITES)},
         )
+
+
+def _reduced(seen: ResidualSeen) -> tuple[Tensor, ...]:
+    """Return each prompt's first norm, the sum of the others, and their number."""
+    norm, device = seen.statistics.norm, seen.stream.device
+    first = norm.gather(1, seen.batch.starts.to(device)[:, None])[:, 0].double()
+    total = norm.where(seen.batch.valid.to(device), 0.0).sum(1, dtype=torch.float64)
+    return first, total - first, seen.batch.lengths.to(device) - 1

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from attnscope_kernels import Want
 
@@ -15,7 +16,7 @@ from ..core import statistics
 from ..core.batch import Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
-from ._base import AttentionSeen, Collector, Seen, State, ratio, to_numpy
+from ._base import AttentionSeen, Collector, Fold, Seen, State, ratio
 from .received_mass import seen_by_enough
 
 
@@ -61,9 +62,20 @@ class SinkMass(Collector):
             "received": np.zeros(ranks),
         }
 
-    def fold(self, state: State, seen: Seen) -> State:
+    def fold(self, state: State, seen: Seen) -> Fold:
         """Find the layer's sinks and add each head's mass on them."""
         assert isinstance(seen, AttentionSeen)
+        where, row, reduced = list(seen.batch.prompts), seen.row, self._reduced(seen)
+        del seen
+        mass, count, position, token, strength = yield reduced
+        kept = slice(0, position.shape[1])
+        state["sum"][where, row] += mass
+        state["count"][where, row] += count
+        state["position"][where, row, kept] += position
+        state["token"][where, row, kept] += token
+        state["received"][where, row, kept] += strength
+
+    def _reduced(self, seen: AttentionSeen) -> tuple[Tensor, ...]:
         received, batch = seen.result.received, seen.batch
         assert received is not None
         enough = seen_by_enough(seen.queries_seeing, self.min_queries)
@@ -71,20 +83,13 @@ class SinkMass(Collector):
         sinks = level > self.threshold
         top = level.where(sinks, 0.0).topk(min(self.ranks, level.shape[1]), dim=1)
         held = top.values > 0
-        mass, count, position, token, strength = to_numpy(
+        return (
             received.where(sinks[:, None], 0.0).sum(-1, dtype=torch.float64),
             seen.call.valid_queries.sum(1, keepdim=True),
             (top.indices - batch.starts[:, None] + 1).where(held, 0),
             batch.input_ids.gather(1, top.indices).where(held, 0),
             top.values,
         )
-        where, kept = list(batch.prompts), slice(0, top.values.shape[1])
-        state["sum"][where, seen.row] += mass
-        state["count"][where, seen.row] += count
-        state["position"][where, seen.row, kept] += position
-        state["token"][where, seen.row, kept] += token
-        state["received"][where, seen.row, kept] += strength
-        return state
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return masses, and sinks with NaN at unused ranks."""

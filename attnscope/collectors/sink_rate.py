@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from attnscope_kernels import Want
 
@@ -15,7 +16,7 @@ from ..core import statistics
 from ..core.batch import Batch
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
-from ._base import AttentionSeen, Collector, Seen, State, mean_over_queries, ratio, to_numpy
+from ._base import AttentionSeen, Collector, Fold, Seen, State, mean_over_queries, ratio
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,16 @@ class SinkRate(Collector):
         shape = (len(self.lengths), len(info.attention_layers), info.n_heads)
         return {"hits": np.zeros(shape), "prompts": np.zeros(shape)}
 
-    def fold(self, state: State, seen: Seen) -> State:
+    def fold(self, state: State, seen: Seen) -> Fold:
         """Count the prompts whose prefix mean is above ε."""
         assert isinstance(seen, AttentionSeen)
+        row, reduced = seen.row, self._reduced(seen)
+        del seen
+        hit, prompt = yield reduced
+        state["hits"][:, row] += hit
+        state["prompts"][:, row] += prompt[:, None]
+
+    def _reduced(self, seen: AttentionSeen) -> tuple[Tensor, Tensor]:
         mass, batch = seen.result.mass_at["first_token"], seen.batch
         since = torch.arange(mass.shape[2], device=mass.device) - batch.starts[:, None]
         hits, prompts = [], []
@@ -63,10 +71,7 @@ class SinkRate(Collector):
             enough = batch.lengths >= length
             hits.append(((total / count > self.epsilon) & enough[:, None]).sum(0))
             prompts.append(enough.sum())
-        hit, prompt = to_numpy(torch.stack(hits), torch.stack(prompts))
-        state["hits"][:, seen.row] += hit
-        state["prompts"][:, seen.row] += prompt[:, None]
-        return state
+        return torch.stack(hits), torch.stack(prompts)
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
         """Return percentages, NaN at lengths that no prompt reaches."""

@@ -18,9 +18,9 @@ from ..collectors import collectors as registry
 from ..collectors._base import AttentionSeen, Collector, ResidualSeen, State
 from ..core.batch import Batch
 from ..core.errors import StatisticsError
-from ._late import Folds
 from .batches import PromptSet, check_prompts, fingerprint, make_batch, plan
 from .checkpoint import Checkpoint
+from .folds import Folds
 from .memory import explained
 
 if TYPE_CHECKING:
@@ -117,19 +117,17 @@ def run_batch(
     screen: Screen | None = None,
 ) -> set[str]:
     """Fold one batch into the states and return the kernel implementations that ran, with the kernels they chose."""
-    folds = Folds(collectors, states, batch.input_ids.device)
-    on_attention, on_residual = folds.of["attention"], folds.of["residual"]
-    want = reduce(or_, (c.want(batch, scope.info) for c in on_attention), Want(screen=screen))
+    folds = Folds(collectors, states)
+    want = reduce(or_, (c.want(batch, scope.info) for c in folds.attention), Want(screen=screen))
     ran: set[str] = set()
 
     def tap(call: AttentionCall) -> Tensor:
         for edit in edits:
             call = edit.call(call)
-        folds.catch_up()
         result = attend(call, want, implementation)
         ran.add(result.implementation + (f" ({', '.join(result.kernels)})" if result.kernels else ""))
         assert result.output is not None
-        if on_attention:
+        if folds.attention:
             projection = partial(scope.output_projection, call.layer)
             folds.add(AttentionSeen(scope.info, batch, scope.info.rows[call.layer], call, result, projection))
         z = result.output
@@ -140,9 +138,9 @@ def run_batch(
     def residual(layer: int, site: str, stream: Tensor) -> None:
         folds.add(ResidualSeen(scope.info, batch, layer, site, stream))
 
-    with explained(scope, batch), torch.no_grad(), scope.attach(tap, residual if on_residual else None):
+    with explained(scope, batch), torch.no_grad(), scope.attach(tap, residual if folds.residual else None):
         scope.run(batch)
-        folds.catch_up()
+        folds.finish()
     return ran
 
 

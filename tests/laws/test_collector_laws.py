@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib
+import gc
+import weakref
 
 import datasets
 import numpy as np
@@ -12,13 +13,13 @@ import torch
 import xarray as xr
 
 import attnscope
-from attnscope.collectors import _base, collectors
-from attnscope.collectors._base import Collector, Seen, to_numpy
+from attnscope.collectors import collectors
+from attnscope.collectors._base import AttentionSeen, Collector, ResidualSeen, Seen
 from attnscope.core import statistics
 from attnscope.core.batch import Batch
 from attnscope.core.errors import AttnscopeError
 from attnscope.core.names import DIMS
-from attnscope.engine import _late
+from attnscope.engine import folds
 from attnscope.engine.collect import collect, run_batch
 from attnscope.report_plan import BY_DISTANCE
 from attnscope_kernels import Screen
@@ -145,16 +146,15 @@ def test_all_collectors_together_equal_each_alone() -> None:
 
 
 def test_little_is_moved_from_the_device_at_any_length(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `fold` moves to the CPU: at most two transfers a layer or site, and nothing that grows with T."""
+    """What a fold moves to the CPU: one transfer a layer or site, and nothing that grows with T."""
     moved: list[int] = []
 
-    def counting(*tensors: torch.Tensor) -> list[np.ndarray]:
+    def counting(tensors: tuple[torch.Tensor, ...], pinned: folds.Pinned) -> folds.Transfer:
         moved.append(sum(tensor.numel() for tensor in tensors))
-        return to_numpy(*tensors)
+        return transfer(tensors, pinned)
 
-    for module in (_base, importlib.import_module(f"attnscope.collectors.{collector.name}")):
-        if hasattr(module, "to_numpy"):
-            monkeypatch.setattr(module, "to_numpy", counting)
+    transfer = folds.Transfer
+    monkeypatch.setattr(folds, "Transfer", counting)
     length, period = 1200, 8
     ids = torch.arange(length)[None] % period + 1
     columns = {"period": [period], "prefix": [0], "copies": [2]}
@@ -162,20 +162,34 @@ def test_little_is_moved_from_the_device_at_any_length(collector: Collector, mon
     long = Batch(ids, torch.ones_like(ids, dtype=torch.bool), (0,), 1, columns)
     run_batch(SCOPE, long, [collector], {collector.name: collector.init(SCOPE.info, 1)})
     visits = SCOPE.info.n_layers * (1 if collector.sees == "attention" else 2)
-    assert 1 <= len(moved) <= 2 * visits
+    assert 1 <= len(moved) <= visits
     assert max(moved) < SCOPE.info.n_heads * 256
 
 
 @pytest.mark.parametrize("name", collectors.names())
-def test_folding_late_needs_no_inputs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU a fold comes one layer late, when q, k, z and the residual stream are gone."""
+def test_folds_may_end_when_the_forward_is_over(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the second half of a fold runs then, and by that time what it saw must be gone."""
     whole = collect(SCOPE, PROMPTS, [get(name)])
-    kept = _late.Folds._fold
+    seen: list[weakref.ref[torch.Tensor]] = []
 
-    def hollow(self: _late.Folds, seen: Seen, chosen: list[Collector]) -> None:
-        kept(self, seen if get(name).reads_inputs else _late._without_inputs(seen), chosen)
+    def add(self: folds.Folds, what: Seen) -> None:
+        seen.append(weakref.ref(what.stream if isinstance(what, ResidualSeen) else what.call.q))
+        for collector in self.attention if isinstance(what, AttentionSeen) else self.residual:
+            fold = collector.fold(self.states[collector.name], what)
+            tensors = next(fold, None)
+            if tensors is not None:
+                held = [key for key, value in fold.gi_frame.f_locals.items() if isinstance(value, torch.Tensor | Seen)]
+                assert not held
+                self._moving.append((fold, folds.Transfer(tensors)))
 
-    monkeypatch.setattr(_late.Folds, "_fold", hollow)
+    def finish(self: folds.Folds) -> None:
+        gc.collect()
+        assert not any(ref() is not None for ref in seen)
+        kept(self)
+
+    kept = folds.Folds.finish
+    monkeypatch.setattr(folds.Folds, "add", add)
+    monkeypatch.setattr(folds.Folds, "finish", finish)
     xr.testing.assert_identical(collect(SCOPE, PROMPTS, [get(name)]), whole)
 
 

@@ -9,6 +9,7 @@ import attnscope
 from attnscope.collectors._base import AttentionSeen, Collector
 from attnscope.core.batch import Batch
 from attnscope.core.model_info import ModelInfo
+from attnscope.engine.folds import fold_now
 from attnscope_kernels import AttentionCall, attend
 from attnscope_kernels.impl.reference import attention_logits, attention_weights
 
@@ -44,7 +45,7 @@ def finalized(collector: Collector, *calls: AttentionCall, projection: Tensor | 
     for call, size in zip(calls, sizes, strict=True):
         seen = seen_by(collector, call, projection)
         batch = Batch(seen.batch.input_ids, seen.batch.valid, tuple(range(first, first + size)), sum(sizes))
-        collector.fold(state, AttentionSeen(info, batch, 0, call, seen.result, seen.output_projection))
+        fold_now(collector, state, AttentionSeen(info, batch, 0, call, seen.result, seen.output_projection))
         first += size
     return collector.finalize(state, info)
 

@@ -11,7 +11,6 @@ from _dense_call import batch_of, finalized, info_of, seen_by, weights_of
 from torch import Tensor
 
 from attnscope.collectors import value_drain
-from attnscope.collectors._base import to_numpy
 from attnscope.collectors.local_mass import LocalMass
 from attnscope.collectors.mass_by_distance import EDGES, MassByDistance
 from attnscope.collectors.mean_distance import MeanDistance
@@ -19,6 +18,7 @@ from attnscope.collectors.positional_share import PositionalShare
 from attnscope.collectors.received_max import ReceivedMax
 from attnscope.core.batch import DISTANCE_GRID, Batch
 from attnscope.core.errors import StatisticsError, TaskError
+from attnscope.engine.folds import Transfer
 from attnscope_kernels import AttentionCall
 from attnscope_kernels.testing import random_call
 
@@ -89,7 +89,8 @@ def test_local_mass_at_any_edge(window: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "near"), [(65, "64 or 72"), (0, "1 or 1"), (100, "96 or 104"), (2**22, "1966080 or 2097152")]
+    ("window", "near"),
+    [(65, "64 or 72"), (0, "1 or 1"), (100, "96 or 104"), (2000, "1536 or 2048"), (2**22, "1572864 or 2097152")],
 )
 def test_a_window_inside_a_bin_is_refused(window: int, near: str) -> None:
     with pytest.raises(StatisticsError, match=f"window: found {window}; expected an edge.*Take {near}"):
@@ -245,8 +246,9 @@ def test_queries_seeing_a_key(window: int | None, padding: str | None) -> None:
     assert torch.equal(seen.queries_seeing, visible.sum(1))
 
 
-def test_to_numpy_keeps_shapes_and_order() -> None:
-    first, second, third = to_numpy(torch.arange(6).view(2, 3), torch.tensor(7.5), torch.zeros(0, 2))
+def test_a_transfer_keeps_shapes_and_order() -> None:
+    parts = [torch.arange(6).view(2, 3), torch.tensor(7.5), torch.zeros(0, 2)]
+    first, second, third = Transfer(parts).arrays()
     assert first.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert second == 7.5
     assert third.shape == (0, 2)
