@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..collectors._base import AttentionSeen, Collector, Fold, ResidualSeen, Seen, State
 
-
 ROOM = 1 << 18
 """Numbers in one piece of pinned memory; pinning is slow, so a forward's transfers share a few."""
 

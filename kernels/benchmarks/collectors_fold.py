@@ -24,7 +24,7 @@ from attnscope.collectors import collectors
 from attnscope.collectors._base import AttentionSeen, Collector, ResidualSeen
 from attnscope.core.batch import Batch
 from attnscope.core.model_info import ModelInfo
-from attnscope.engine.folds import fold_now
+from attnscope.engine.folds import Folds
 from attnscope.report_plan import TEXT_COLLECTORS
 from attnscope_kernels import AttentionCall, Result
 from attnscope_kernels.residual import residual_statistics
@@ -116,8 +116,12 @@ def rows(tokens: int, device: str, dtype: torch.dtype) -> list[str]:
     def fold(some: list[Collector]) -> None:
         fresh = AttentionSeen(seen.info, seen.batch, 0, seen.call, seen.result, seen.output_projection)
         stream = ResidualSeen(seen.info, seen.batch, 0, residual.site, residual.stream)
-        for c in some:
-            fold_now(c, states[c.name], fresh if c.sees == "attention" else stream)
+        folds = Folds(some, states)
+        if folds.attention:
+            folds.add(fresh)
+        if folds.residual:
+            folds.add(stream)
+        folds.finish()
 
     parts = {c.name: [c] for c in chosen}
     parts["all on attention"] = [c for c in chosen if c.sees == "attention"]
