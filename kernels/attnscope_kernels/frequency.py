@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 from importlib.util import find_spec
 
@@ -122,8 +121,6 @@ def _check(call: AttentionCall, queries: Tensor, k: int, pairing: str) -> None:
         _fail("pairing", repr(pairing), f"one of {', '.join(PAIRINGS)}")
     if k < 1:
         _fail("k", k, "at least 1")
-    if not (call.scale > 0 and math.isfinite(call.scale)):
-        _fail("scale", call.scale, "a positive number, which leaves the order of the keys alone")
     for spec in fields(call):
         value = getattr(call, spec.name)
         if spec.name not in HONOURED and value is not spec.default:

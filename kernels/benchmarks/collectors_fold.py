@@ -87,7 +87,7 @@ def timed(work: Callable[[], object], device: str) -> dict[str, float]:
                 warnings.simplefilter("always")
                 work()
             torch.cuda.set_sync_debug_mode("default")
-            waits = sum("synchronizing" in str(warning.message) for warning in caught)
+            waits = sum("called a synchronizing" in str(warning.message) for warning in caught)
         else:
             work()
         if cuda:

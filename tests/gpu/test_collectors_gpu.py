@@ -74,7 +74,7 @@ def test_a_fold_does_not_wait_for_the_device(name: str) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     folds.finish()
-    waits = [str(w.message) for w in caught if "synchronizing" in str(w.message)]
+    waits = [str(w.message) for w in caught if "called a synchronizing" in str(w.message)]
     assert len(waits) <= (name == "value_drain"), waits  # a factorisation
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._shares import Shares
-
 
 def bounds(low: Tensor, high: Tensor, tk: int, queries: int, keys: int) -> Tensor:
     """Return `[B, tiles, 4]` int32: of each tile of `keys` keys the query rows first, full, full_end, last.
@@ -47,18 +45,18 @@ def bounds(low: Tensor, high: Tensor, tk: int, queries: int, keys: int) -> Tenso
     return (torch.stack([first, full, full_end, last], -1) * queries).to(torch.int32).contiguous()
 
 
-def first_rows(bounds: Tensor, shares: Shares) -> Tensor:
+def first_rows(bounds: Tensor, slots: int) -> Tensor:
     """Return `[B, slots]` int32: the first query row that each slot's program visits; the largest int where none.
 
     Args:
         bounds: `[B, tiles, 4]` of `bounds`.
-        shares: how the tiles are dealt.
     """
-    b = bounds.shape[0]
-    never = torch.iinfo(torch.int32).max
-    first = torch.where(bounds[..., 3] > bounds[..., 0], bounds[..., 0], never)
-    rows = torch.full((b, shares.starts.shape[0] - 1), never, dtype=torch.int32, device=bounds.device)
-    return rows.scatter_reduce_(1, shares.slot.expand(b, -1), first, "amin")
+    b, tiles, _ = bounds.shape
+    part = ((torch.arange(tiles, device=bounds.device) + 1) * 2 * slots - 1) // tiles
+    slot = torch.minimum(part, 2 * slots - 1 - part)
+    first = torch.where(bounds[..., 3] > bounds[..., 0], bounds[..., 0], torch.iinfo(torch.int32).max)
+    rows = torch.full((b, slots), torch.iinfo(torch.int32).max, dtype=torch.int32, device=bounds.device)
+    return rows.scatter_reduce_(1, slot.expand(b, -1), first, "amin")
 
 
 def _blocks(values: Tensor, size: int) -> Tensor:

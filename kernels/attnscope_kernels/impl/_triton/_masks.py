@@ -13,7 +13,6 @@ from ...contract import AttentionCall
 from ...errors import ImplementationUnavailableError
 from .._visible import intervals, unpadded
 from ._bounds import bounds, first_rows
-from ._shares import Shares
 
 HIDDEN = -1e30
 LOG2E = 1.4426950408889634
@@ -46,10 +45,9 @@ class Masks:
         """Return `_bounds.bounds`, computed once."""
         return self._once((tk, queries, keys), lambda: bounds(self.low, self.high, tk, queries, keys))
 
-    def first_rows(self, edges: Tensor, shares: Shares) -> Tensor:
-        """Return `_bounds.first_rows` of the bounds of these masks, computed once for each way to deal the tiles."""
-        slots = shares.starts.shape[0] - 1
-        return self._once((edges.shape[1], slots), lambda: first_rows(edges, shares))
+    def first_rows(self, edges: Tensor, slots: int) -> Tensor:
+        """Return `_bounds.first_rows` of the bounds of these masks, computed once for each number of tiles."""
+        return self._once((edges.shape[1], slots), lambda: first_rows(edges, slots))
 
     def _once(self, key: tuple[int, ...], make: Callable[[], Tensor]) -> Tensor:
         if key not in self._made:

@@ -22,7 +22,7 @@ TABLE: dict[tuple[str, bool], dict[int, Tile]] = {
         128: Tile(64, 128, 4, 2, 3, 168),
         256: Tile(64, 64, 4, 2),
     },
-    ("columns of long rows", True): {
+    ("weights of long rows", True): {
         64: Tile(64, 128, 4, 3),
         128: Tile(64, 128, 4, 3),
         256: Tile(64, 64, 4, 2),

@@ -2,9 +2,9 @@
 
 One program keeps a tile of keys and streams the queries, so that column sums stay in registers. Row sums of a query are
 added up over the keys that one program works on in a slot of scratch memory that no other program touches, and the
-slots are summed afterwards in a fixed order: no atomics. Tiles are dealt so that all programs do the same amount of
-work under a causal mask too. Scratch is one row of the whole per slot, for as many heads at once as fit `SCRATCH`
-bytes.
+slots are summed afterwards in a fixed order: no atomics. A program takes an early and a late part of the keys, so that
+under a causal mask all programs do the same amount of work. Scratch is one row of the whole per slot, for as many
+heads at once as fit `SCRATCH` bytes.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -19,7 +19,6 @@ import triton.language as tl
 from torch import Tensor
 
 from ._operands import Operands, processors
-from ._shares import dealt
 from ._sums import sum_rows
 from ._tiles import hide, hide_bits, pair_rows, scores, thread_sums
 from ._tuning import tile
@@ -27,6 +26,8 @@ from ._tuning import tile
 SCRATCH = 512 << 20
 CACHED = 24 << 20
 """Bytes of queries that the programs that run at once may stream, to stay in the second-level cache of an H100."""
+LONG = 2
+"""With fewer heads at once, many programs share one, and a third on a multiprocessor would be left without work."""
 
 
 @triton.jit
@@ -110,8 +111,8 @@ def _sweep(
 
 @triton.jit
 def _weights(
-    qd, kd, RECEIVED_OUT, LARGEST_OUT, ROWS, BANDS, NORM, WEIGHT, BOUNDS, EDGES, ORDER, STARTS, LOW, HIGH, QUERY_BITS,
-    KEY_BITS, TILE_BITS, HEAD_BITS, BIAS, TILE_BIAS, FACTOR,
+    qd, kd, RECEIVED_OUT, LARGEST_OUT, ROWS, BANDS, NORM, WEIGHT, BOUNDS, EDGES, LOW, HIGH, QUERY_BITS, KEY_BITS,
+    TILE_BITS, HEAD_BITS, BIAS, TILE_BIAS, FACTOR,
     bh_first, heads, H, group, tq, tk, tiles, slots, segments, norm_rows, bias_batch, scale, cap,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     HAS_BITS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_FACTOR: tl.constexpr, RECEIVED: tl.constexpr,
@@ -138,67 +139,68 @@ def _weights(
     any_bits = 0
     if HAS_BITS:
         any_bits = tl.load(HEAD_BITS + bh)
-    for place in range(tl.load(STARTS + slot), tl.load(STARTS + slot + 1)):
-        t = tl.load(ORDER + place)
-        at = BOUNDS + (b * tiles + t) * 4
-        begin = tl.load(at)
-        full_begin = tl.load(at + 1)
-        full_stop = tl.load(at + 2)
-        stop = tl.load(at + 3)
-        j0 = t * BN
-        j = j0 + cols
-        k = kd.load([b, g, j0, 0]).reshape(BN, D)
-        received = pair_rows(tl.zeros([BM, BN], tl.float32), False)
-        largest = pair_rows(tl.zeros([BM, BN], tl.float32), False)
-        key_bits = tl.zeros([BN], tl.int32)
-        bias = tl.zeros([BN], tl.float32)
-        if HAS_BITS or HAS_BIAS:
-            extra = 0
-            if HAS_BITS:
-                extra = tl.load(TILE_BITS + b * tiles + t) & any_bits
-                key_bits = tl.load(KEY_BITS + b.to(tl.int64) * tk + j, mask=j < tk, other=0)
-            if HAS_BIAS:
-                row = (b * bias_batch * H + h).to(tl.int64)
-                extra = extra | tl.load(TILE_BIAS + row * tiles + t)
-                bias = tl.load(BIAS + row * tk + j, mask=j < tk, other=0.0)
-            if extra != 0:
-                full_stop = full_begin  # every block is masked
-        for segment in range(segments):
-            first = begin
-            last = stop
-            if BAND:
-                first = tl.maximum(first, j0 + tl.load(EDGES + segment))
-                last = tl.minimum(last, j0 + tl.load(EDGES + segment + 1))
-            full = tl.minimum(tl.maximum(full_begin, first), last)
-            full_end = tl.minimum(tl.maximum(full_stop, first), last)
-            band = thread_sums(pair_rows(tl.zeros([BM, BN], tl.float32), False))
-            received, largest, band = _sweep(
-                qd, k, b, h, first, full, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
-                rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
-                SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-            )  # fmt: skip
-            received, largest, band = _sweep(
-                qd, k, b, h, full, full_end, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
-                rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
-                SOFTCAP, PRECISION, False, False, False, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-            )  # fmt: skip
-            received, largest, band = _sweep(
-                qd, k, b, h, full_end, last, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
-                rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
-                SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-            )  # fmt: skip
-            if BAND:
-                counted = entries < 2 * BM * (segment % 2)  # every other segment is a band of one bin
-                to = BANDS + (bands_at + segment // 2) * 2 * BM + entries
-                tl.store(to, tl.load(to, mask=counted, other=0.0) + band, mask=counted)
-        if NESTED:
-            if stop > begin:
-                first_visit = 0
-        if RECEIVED:
-            tl.store(RECEIVED_OUT + column_at + j, tl.sum(tl.sum(received, 0), 0), mask=j < tk)
-        if LARGEST:
-            tl.store(LARGEST_OUT + column_at + j, tl.max(tl.max(largest, 0), 0), mask=j < tk)
-        tl.debug_barrier()  # other threads of this program read these rows of scratch in the next tile
+    for half in range(2):
+        part = slot if half == 0 else 2 * slots - 1 - slot
+        for t in range(part * tiles // (2 * slots), (part + 1) * tiles // (2 * slots)):
+            at = BOUNDS + (b * tiles + t) * 4
+            begin = tl.load(at)
+            full_begin = tl.load(at + 1)
+            full_stop = tl.load(at + 2)
+            stop = tl.load(at + 3)
+            j0 = t * BN
+            j = j0 + cols
+            k = kd.load([b, g, j0, 0]).reshape(BN, D)
+            received = pair_rows(tl.zeros([BM, BN], tl.float32), False)
+            largest = pair_rows(tl.zeros([BM, BN], tl.float32), False)
+            key_bits = tl.zeros([BN], tl.int32)
+            bias = tl.zeros([BN], tl.float32)
+            if HAS_BITS or HAS_BIAS:
+                extra = 0
+                if HAS_BITS:
+                    extra = tl.load(TILE_BITS + b * tiles + t) & any_bits
+                    key_bits = tl.load(KEY_BITS + b.to(tl.int64) * tk + j, mask=j < tk, other=0)
+                if HAS_BIAS:
+                    row = (b * bias_batch * H + h).to(tl.int64)
+                    extra = extra | tl.load(TILE_BIAS + row * tiles + t)
+                    bias = tl.load(BIAS + row * tk + j, mask=j < tk, other=0.0)
+                if extra != 0:
+                    full_stop = full_begin  # every block is masked
+            for segment in range(segments):
+                first = begin
+                last = stop
+                if BAND:
+                    first = tl.maximum(first, j0 + tl.load(EDGES + segment))
+                    last = tl.minimum(last, j0 + tl.load(EDGES + segment + 1))
+                full = tl.minimum(tl.maximum(full_begin, first), last)
+                full_end = tl.minimum(tl.maximum(full_stop, first), last)
+                band = thread_sums(pair_rows(tl.zeros([BM, BN], tl.float32), False))
+                received, largest, band = _sweep(
+                    qd, k, b, h, first, full, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
+                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
+                    SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
+                )  # fmt: skip
+                received, largest, band = _sweep(
+                    qd, k, b, h, full, full_end, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
+                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
+                    SOFTCAP, PRECISION, False, False, False, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
+                )  # fmt: skip
+                received, largest, band = _sweep(
+                    qd, k, b, h, full_end, last, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
+                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
+                    SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
+                )  # fmt: skip
+                if BAND:
+                    counted = entries < 2 * BM * (segment % 2)  # every other segment is a band of one bin
+                    to = BANDS + (bands_at + segment // 2) * 2 * BM + entries
+                    tl.store(to, tl.load(to, mask=counted, other=0.0) + band, mask=counted)
+            if NESTED:
+                if stop > begin:
+                    first_visit = 0
+            if RECEIVED:
+                tl.store(RECEIVED_OUT + column_at + j, tl.sum(tl.sum(received, 0), 0), mask=j < tk)
+            if LARGEST:
+                tl.store(LARGEST_OUT + column_at + j, tl.max(tl.max(largest, 0), 0), mask=j < tk)
+            tl.debug_barrier()  # other threads of this program read these rows of scratch in the next tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,12 +245,12 @@ def weights(
     call, masks = operands.call, operands.masks
     b, h, tq, _ = call.q.shape
     tk, device, rows = call.k.shape[2], call.q.device, norm.shape[2]
-    row = entropy or max_prob
-    alone = not row and streamed(operands, rows) == 1
-    shape = tile("columns of long rows" if alone else "weights", call, operands.dim)
+    long = streamed(operands, rows) < LONG
+    shape = tile("weights of long rows" if long else "weights", call, operands.dim)
     edges = masks.bounds(tk, shape.queries, shape.keys)
     tiles = edges.shape[1]
     nested = call.causal and call.window is None and call.segments is None
+    row = entropy or max_prob
     segments = 1 if bands is None else bands.shape[0] - 1
 
     def empty(wanted: bool, *size: int) -> Tensor | None:
@@ -259,8 +261,7 @@ def weights(
     totals = empty(bands is not None, b, h, segments // 2)
     slots, at_once = _slots(operands, tiles, rows, shape.programs)
     heads = _heads(b * h, at_once, slots * (8 * row * rows + 8 * shape.queries * (segments // 2)))
-    shares = dealt(tiles, slots, call.causal and call.window is None, device)
-    start = masks.first_rows(edges, shares) if nested else torch.zeros(b, slots, dtype=torch.int32, device=device)
+    start = masks.first_rows(edges, slots) if nested else torch.zeros(b, slots, dtype=torch.int32, device=device)
     has_bits, has_bias = masks.query_bits is not None, masks.bias is not None
     for first in range(0, b * h, heads):
         count = min(heads, b * h - first)
@@ -271,8 +272,7 @@ def weights(
             band = torch.zeros(slots, count, segments // 2, 2 * shape.queries, dtype=torch.float32, device=device)
         _weights[(slots * count,)](
             operands.describe("q", shape.queries), operands.describe("k", shape.keys), columns, largest, scratch,
-            band, norm, column_weights, edges, bands, shares.order, shares.starts, masks.low, masks.high,
-            masks.query_bits, masks.key_bits,
+            band, norm, column_weights, edges, bands, masks.low, masks.high, masks.query_bits, masks.key_bits,
             masks.tile_bits(shape.keys) if has_bits else None, masks.head_bits if has_bits else None, masks.bias,
             masks.tile_bias(shape.keys) if has_bias else None, operands.factor,
             first, count, h, call.group_size, tq, tk, tiles, slots, segments, rows,
@@ -303,7 +303,7 @@ def _slots(operands: Operands, tiles: int, rows: int, programs: int) -> tuple[in
     running = programs * processors(device.index if device.type == "cuda" else None)
     heads = operands.q.shape[0] * operands.q.shape[1]
     at_once = min(streamed(operands, rows), heads, running)
-    slots = max(1, min(running // at_once, tiles))
+    slots = max(1, min(running // at_once, (tiles + 1) // 2))
     return slots, max(1, running // slots)
 
 
