@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: report test lint type bench test-gpu explore notebooks schema clean
+.PHONY: report test lint type bench bench-gpu test-gpu explore notebooks schema clean
 
 report: $(STAMP)
 	$(BIN)/attnscope report --out runs/pocket
@@ -22,6 +22,12 @@ type: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python kernels/benchmarks/statistics_cpu.py
 	$(BIN)/python kernels/benchmarks/pocket_cpu.py
+
+bench-gpu:
+	PYTHONPATH=.:kernels $(PYTHON) kernels/benchmarks/attention_gpu.py
+	PYTHONPATH=.:kernels $(PYTHON) kernels/benchmarks/llama_8b_shape.py
+	PYTHONPATH=.:kernels $(PYTHON) kernels/benchmarks/frequency.py
+	PYTHONPATH=.:kernels $(PYTHON) kernels/benchmarks/collectors_fold.py
 
 test-gpu:
 	PYTHONPATH=.:kernels $(PYTHON) -m pytest -p no:benchmark -m gpu tests/gpu

@@ -38,8 +38,7 @@ TEXT_COLLECTORS = (
     "residual_norm",
     "outlier_dimensions",
 )
-BY_DISTANCE = ("local_mass", "mass_by_distance", "positional_share")
-SCREENED = "the report was screened (--mode screen), and this needs every query; --mode exact measures it"
+SCREENED = "the report was screened (--mode screen), and this needs every distance; --mode exact measures it"
 SHORT = 64
 """Prompt length of the sink rate in 2410.10781, tokens."""
 NO_NEEDLES = "the model has no tokenizer, so no needle can be written for it"
@@ -65,7 +64,7 @@ class ReportPlan:
         ablated_needles: needles that the retrieval check ablates heads on.
         needle_draws: random controls of the retrieval check.
         mode: `exact`, or `screen` for the text prompts: a sample of the queries, and exact sums of every key that
-            receives 1% or more (see `attnscope_kernels.Screen`); scores by distance are then missing.
+            receives 1% or more (see `attnscope_kernels.Screen`); far distances are then missing.
 
     Raises:
         TaskError: `prompts` or `context` is too small.
@@ -168,7 +167,7 @@ def sections(plan: ReportPlan, info: ModelInfo, has_tokenizer: bool = True) -> l
     needle = Needle(n=plan.needles, length=min(plan.needle_length, limit), seed=plan.seed)
     screen = Screen(seed=plan.seed) if plan.mode == "screen" else None
     of_text = (
-        *(get(name)() for name in TEXT_COLLECTORS if screen is None or name not in BY_DISTANCE),
+        *(get(name)() for name in TEXT_COLLECTORS),
         get("sink_rate")(lengths=lengths),
         *([get("positional_share")()] if screen is None else []),
     )

@@ -22,9 +22,9 @@ from .core.run_directory import check_writable, write_run
 from .engine.ablations import ablate_with_control
 from .engine.accuracy import token_accuracy
 from .engine.batches import check_prompts, fingerprint
-from .engine.collect import collect
+from .engine.collect import NEAR, collect
 from .models._loading import load, require_causal
-from .report_plan import BY_DISTANCE, SCREENED, ReportPlan, Section, sections
+from .report_plan import SCREENED, ReportPlan, Section, sections
 from .reports.build import PROMPT_SET_OF, build
 from .reports.causal import causal_check
 from .tasks._answers import with_copies_as_answers
@@ -94,7 +94,7 @@ def report(
         if part.skipped is not None and prompt_set == part.name and chosen_sets[part.name] is None
     }
     if plan.mode == "screen":
-        missing |= dict.fromkeys(BY_DISTANCE, SCREENED)
+        missing["positional_share"] = SCREENED
     if chosen_sets["needle"] is not None:
         with track("Checking needles", 1):
             chosen_sets["needle"] = _answered(scope, chosen_sets["needle"], missing, implementation, batch_tokens)
@@ -243,7 +243,7 @@ def _notes(parts: list[Section], given: set[str]) -> tuple[str, ...]:
             notes.append(
                 f"On {part.name}, entropy, its share and the largest weight are means over one query in"
                 f" {part.screen.stride}; received mass is exact for keys above {part.screen.threshold:.0%} and an"
-                " unbiased estimate below."
+                f" unbiased estimate below; distances are binned up to {NEAR}."
             )
     return tuple(notes)
 

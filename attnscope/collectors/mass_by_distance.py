@@ -34,27 +34,29 @@ class MassByDistance(Collector):
         return Want(mass_by_distance=batch.distance_edges)
 
     def init(self, info: ModelInfo, n_prompts: int) -> State:
-        """Return zeros: masses `[L, H, bins]`, queries `[L, 1, 1]`."""
-        layers = len(info.attention_layers)
-        return {"sum": np.zeros((layers, info.n_heads, len(EDGES) - 1)), "queries": np.zeros((layers, 1, 1))}
+        """Return zeros: masses `[L, H, bins]`, queries `[L, 1, bins]`."""
+        layers, bins = len(info.attention_layers), len(EDGES) - 1
+        return {"sum": np.zeros((layers, info.n_heads, bins)), "queries": np.zeros((layers, 1, bins))}
 
     def fold(self, state: State, seen: Seen) -> Fold:
         """Add up the bins that each log₂ bin holds."""
         assert isinstance(seen, AttentionSeen)
         assert seen.result.mass_by_distance is not None
-        row, reduced = (
-            seen.row,
-            (seen.result.mass_by_distance.sum(0, dtype=torch.float64), seen.call.valid_queries.sum()),
-        )
+        row = seen.row
+        every = seen.batch.farthest is None or seen.batch.farthest >= seen.batch.valid.shape[1]
+        reduced = seen.result.mass_by_distance.sum(0, dtype=torch.float64), seen.call.valid_queries.sum()
         del seen
         by_distance, queries = yield reduced
         starts = [DISTANCE_GRID.index(edge) for edge in EDGES[:-1]]
         starts = [start for start in starts if start < by_distance.shape[-1]]
         state["sum"][row, :, : len(starts)] += np.add.reduceat(by_distance, starts, axis=-1)
-        state["queries"][row] += queries
+        state["queries"][row, :, : None if every else len(starts)] += queries
 
     def finalize(self, state: State, info: ModelInfo) -> xr.Dataset:
-        """Return masses a query, without the far bins that nothing reached."""
-        used = int(np.flatnonzero(state["sum"].sum((0, 1)))[-1]) + 1 if state["sum"].any() else 1
+        """Return masses a query, without the far bins that nothing reached; NaN from where nothing was measured."""
+        reached, measured = (np.abs(state[key]).sum((0, 1)) > 0 for key in ("sum", "queries"))
+        used = int(np.flatnonzero(reached)[-1]) + 1 if reached.any() else 1
+        if used < len(measured) and not measured[used]:
+            used += 1  # the bin of all that is farther, missing
         mean = ratio(state["sum"], state["queries"])[..., :used]
         return statistics.dataset(info, [(self.variables[0], mean)], coords={"distance_bin": list(EDGES[:used])})

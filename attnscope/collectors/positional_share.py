@@ -13,6 +13,7 @@ from attnscope_kernels import Want
 
 from ..core import statistics
 from ..core.batch import DISTANCE_GRID, Batch
+from ..core.errors import StatisticsError
 from ..core.model_info import ModelInfo
 from ..core.names import Variable
 from ._base import AttentionSeen, Collector, Fold, Seen, State
@@ -43,7 +44,18 @@ class PositionalShare(Collector):
     )
 
     def want(self, batch: Batch, info: ModelInfo) -> Want:
-        """Ask for the mass in bins of distance and row entropies."""
+        """Ask for the mass in bins of distance and row entropies.
+
+        Raises:
+            StatisticsError: the batch bins near distances alone.
+        """
+        if batch.farthest is not None:
+            raise StatisticsError(
+                "positional_share",
+                found=f"distances up to {batch.farthest} only, as under a screen",
+                expected="every distance",
+                fix="Leave it out, or collect without a screen.",
+            )
         return Want(mass_by_distance=batch.distance_edges, entropy=True)
 
     def init(self, info: ModelInfo, n_prompts: int) -> State:

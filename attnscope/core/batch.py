@@ -33,6 +33,7 @@ class Batch:
         prompts: the B indices of these prompts in their prompt set, which is also their row in per-prompt statistics.
         n_prompts: size of the whole prompt set.
         columns: the task's other columns, one list entry a prompt; positions in them count real tokens only.
+        farthest: distances up to this one are binned; None bins all.
     """
 
     input_ids: torch.Tensor
@@ -40,6 +41,7 @@ class Batch:
     prompts: tuple[int, ...]
     n_prompts: int
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    farthest: int | None = None
 
     @property
     def padded(self) -> bool:
@@ -63,7 +65,7 @@ class Batch:
 
     @cached_property
     def distance_edges(self) -> tuple[int, ...]:
-        """The edges of DISTANCE_GRID up to the first that no distance of this batch reaches.
+        """The edges of DISTANCE_GRID up to the first that no distance of this batch reaches, or up to `farthest`.
 
         Bins are the same at every T; only how many there are differs.
 
@@ -78,7 +80,8 @@ class Batch:
                 expected=f"at most {DISTANCE_GRID[-1]}",
                 fix="Shorten the prompts, or leave out the collectors that bin distances.",
             )
-        return DISTANCE_GRID[: bisect_left(DISTANCE_GRID, tokens) + 1]
+        reach = tokens if self.farthest is None else min(tokens, self.farthest)
+        return DISTANCE_GRID[: bisect_left(DISTANCE_GRID, reach) + 1]
 
     def column(self, name: str, asked_by: str) -> list[Any]:
         """Return a task's column.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ..edits._base import Edit
     from ..models._base import Scope
 
+NEAR = 64
+"""Distances that a screen still bins, tokens: what a sparse decoder's recent window holds."""
 Progress = Callable[[int, int], None]
 """Takes (tokens done, tokens in all)."""
 
@@ -52,7 +55,8 @@ def collect(
         edits: interventions; collectors see the edited attention.
         implementation: kernel implementation, see `attnscope_kernels.attend`.
         screen: sample the queries (see `attnscope_kernels.Screen`): row statistics are then means over a sample, and
-            received mass is exact for every key above the screen's threshold and an estimate below it.
+            received mass is exact for every key above the screen's threshold and an estimate below it, and distances
+            are binned up to NEAR.
         batch_tokens: padded tokens a batch at most (one prompt at the least).
         progress: called after every batch.
         checkpoint: file that keeps what was done; the same call with the same file goes on from there (and is done at
@@ -63,8 +67,9 @@ def collect(
 
     Raises:
         TaskError: empty or too long prompts, or prompts without the columns that a collector needs.
-        StatisticsError: two collectors give the same variable, or there is no collector.
-        ContractError: a collector needs what a screen does not give (distances, maps).
+        StatisticsError: two collectors give the same variable, there is no collector, or one needs far distances
+            under a screen.
+        ContractError: a collector needs what a screen does not give (masses in groups, maps).
         UnknownNameError: no collector has such a name.
         DeviceError: the device ran out of memory; the message says where, and about what would fit.
 
@@ -117,6 +122,8 @@ def run_batch(
     screen: Screen | None = None,
 ) -> set[str]:
     """Fold one batch into the states and return the kernel implementations that ran, with the kernels they chose."""
+    if screen is not None:
+        batch = replace(batch, farthest=NEAR)
     folds = Folds(collectors, states)
     want = reduce(or_, (c.want(batch, scope.info) for c in folds.attention), Want(screen=screen))
     ran: set[str] = set()

@@ -47,13 +47,13 @@ def check_want(call: AttentionCall, want: Want) -> None:
         if blocks is not None and not (1 <= blocks[0] <= tq and 1 <= blocks[1] <= tk):
             _fail(name, blocks, f"rows in 1..{tq} and columns in 1..{tk}")
     if want.screen is not None:
-        unscreened = ("received_max", "mass_in", "mass_by_distance", "pooled_map", "pooled_max")
+        unscreened = ("received_max", "mass_in", "pooled_map", "pooled_max")
         asked = [name for name in unscreened if getattr(want, name)]
         if asked:
             _fail(
                 "screen",
                 f"with {', '.join(asked)}",
-                "received, row statistics, masses at keys, top keys and the output only",
+                "received, row statistics, masses at keys and distances, top keys and the output only",
             )
     if call.logit_scale is not None and bool((call.logit_scale < 0).any()):
         _fail("logit_scale", "a negative factor", "0 or more")

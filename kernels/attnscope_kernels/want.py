@@ -83,7 +83,8 @@ class Want:
         pooled_max: (rows, columns): the largest weight of a valid query in each block, likewise.
         screen: sample the queries instead of taking all (see Screen): `received` is then exact for the keys of
             `Result.received_exact` and an estimate for the others, row statistics are of the sampled queries alone
-            (NaN elsewhere), `mass_at` and `top_keys` are exact, and other statistics cannot be asked for.
+            (NaN elsewhere), `mass_at`, `top_keys` and `mass_by_distance` are exact (near distances cost little, far
+            ones as much as without a screen), and other statistics cannot be asked for.
 
     Row statistics of a query that is not valid, or that sees no key, are NaN (missing, never 0), and so are
     `mass_at` where every index is -1, `top_keys` weights of absent keys (their key is -1), and `pooled_map` rows

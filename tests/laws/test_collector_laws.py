@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib
 import weakref
 
 import datasets
@@ -21,7 +22,6 @@ from attnscope.core.errors import AttnscopeError
 from attnscope.core.names import DIMS
 from attnscope.engine import folds
 from attnscope.engine.collect import collect, run_batch
-from attnscope.report_plan import BY_DISTANCE
 from attnscope_kernels import Screen
 
 SCOPE = attnscope.load(backend="toy")
@@ -193,7 +193,7 @@ def test_folds_may_end_when_the_forward_is_over(name: str, monkeypatch: pytest.M
     xr.testing.assert_identical(collect(SCOPE, PROMPTS, [get(name)]), whole)
 
 
-@pytest.mark.parametrize("name", [name for name in collectors.names() if name not in BY_DISTANCE])
+@pytest.mark.parametrize("name", [name for name in collectors.names() if name != "positional_share"])
 def test_a_screen_gives_sinks_exactly_and_the_rest_nearly(name: str) -> None:
     """Every key above the threshold is exact; with a stride of one, all is."""
     exact = collect(SCOPE, PROMPTS, [get(name)])
@@ -201,6 +201,12 @@ def test_a_screen_gives_sinks_exactly_and_the_rest_nearly(name: str) -> None:
     xr.testing.assert_allclose(screened, exact, rtol=1e-5, atol=1e-6)
 
 
-def test_distances_are_refused_under_a_screen() -> None:
-    with pytest.raises(AttnscopeError, match="mass_by_distance"):
-        collect(SCOPE, PROMPTS, ["mass_by_distance"], screen=Screen())
+def test_far_distances_are_missing_under_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AttnscopeError, match="positional_share: found distances up to 64"):
+        collect(SCOPE, PROMPTS, ["positional_share"], screen=Screen())
+    whole = collect(SCOPE, PROMPTS, ["mass_by_distance"]).mass_by_distance
+    monkeypatch.setattr(importlib.import_module("attnscope.engine.collect"), "NEAR", 8)
+    near = collect(SCOPE, PROMPTS, ["mass_by_distance"], screen=Screen()).mass_by_distance
+    assert near.distance_bin.values.tolist() == [0, 1, 2, 4, 8]
+    assert near.sel(distance_bin=8).isnull().all()
+    xr.testing.assert_allclose(near[..., :-1], whole.sel(distance_bin=[0, 1, 2, 4]))

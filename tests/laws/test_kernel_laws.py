@@ -378,7 +378,15 @@ def test_a_screen_samples_alike_and_is_exact_where_it_says_so(implementation: st
     call = random_call(queries=310, heads=2, kv_heads=1, dtype=torch.float64, **FEATURES[feature])
     screen = Screen(threshold=0.2, delta=0.2, stride=12)
     first = {"first": torch.zeros(2, 310, dtype=torch.long)}
-    want = Want(received=True, entropy=True, max_prob=True, mean_distance=True, mass_at=first, screen=screen)
+    want = Want(
+        received=True,
+        entropy=True,
+        max_prob=True,
+        mean_distance=True,
+        mass_at=first,
+        mass_by_distance=(0, 1, 9),
+        screen=screen,
+    )
     found, truth = attend(call, want, implementation), attend(call, want, "reference")
     assert max(compare(found, truth).values()) < 1e-9
     exact = attend(call, Want(received=True, entropy=True), "reference")

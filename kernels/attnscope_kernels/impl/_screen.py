@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -41,9 +42,8 @@ class Backend(Protocol):
 def screened(call: AttentionCall, want: Want, backend: Backend) -> Result:
     """Return the result of a want with a screen."""
     assert want.screen is not None
-    first = backend.whole(
-        call, Want(want.output, lse=True, value_norm=want.value_norm, mass_at=want.mass_at, top_keys=want.top_keys)
-    )
+    exact_too = replace(want, screen=None, lse=True, received=False, entropy=False, max_prob=False, mean_distance=False)
+    first = backend.whole(call, exact_too)
     assert first.lse is not None
     sample = draw(call, want.screen)
     rows: dict[str, Tensor] = {}
@@ -64,6 +64,7 @@ def screened(call: AttentionCall, want: Want, backend: Backend) -> Result:
         value_norm=first.value_norm,
         mass_at=first.mass_at,
         top_keys=first.top_keys,
+        mass_by_distance=first.mass_by_distance,
         received=received,
         received_exact=exact,
         received_bound=bound,
