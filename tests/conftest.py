@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -37,3 +40,9 @@ def planted_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "words.txt"
     path.write_text(" ".join(f"w{rng.randrange(100)}" for _ in range(6000)))
     return path
+
+
+@pytest.fixture
+def cache_argument() -> Callable[[Any], str]:
+    """What a model calls its KV cache: `cache`, or `past_key_values` before transformers 5.24."""
+    return lambda model: "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -208,7 +208,7 @@ def test_padding_side_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_chunked_prefill_and_decode_with_a_cache(name):
+def test_chunked_prefill_and_decode_with_a_cache(name, cache_argument):
     scope, ids = scope_of(name), padded_batch("none").input_ids
     seen: list[tuple[int, int, int]] = []
 
@@ -217,10 +217,10 @@ def test_chunked_prefill_and_decode_with_a_cache(name):
         return identity(call)
 
     def chunks() -> Tensor:
-        cache, pieces = None, []
+        cache, pieces, argument = None, [], cache_argument(scope.model)
         for piece in (ids[:, :6], ids[:, 6:9], ids[:, 9:10], ids[:, 10:]):
-            output = scope.model(input_ids=piece, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = scope.model(input_ids=piece, use_cache=True, **{argument: cache})
+            cache = output[argument]
             pieces.append(output.logits)
         return torch.cat(pieces, 1)
 

@@ -187,7 +187,12 @@ def test_ctrl_c_leaves_nothing_half_written_and_can_be_resumed(
         *("--out", str(out), "--prompts", "5", "--context", "1024", "--batch-tokens", "1024", "--device", "cpu"),
     ]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     partial = out.with_name("run.partial")
     deadline = time.monotonic() + 60

@@ -222,10 +222,10 @@ def test_masks_of_single_pairs_are_refused(scope):
         scope.model(prompts().input_ids, attention_mask=mask)
 
 
-def test_static_caches_are_refused(scope):
+def test_static_caches_are_refused(scope, cache_argument):
     cache = transformers.StaticCache(scope.model.config, max_cache_len=32)
     with scope.attach(identity), pytest.raises(UnsupportedModelError, match="DynamicCache"), torch.no_grad():
-        scope.model(prompts().input_ids, past_key_values=cache, use_cache=True)
+        scope.model(prompts().input_ids, use_cache=True, **{cache_argument(scope.model): cache})
 
 
 def test_attention_dropout_in_training_asks_for_eval():

@@ -61,6 +61,19 @@ def hide_bits(x, query_bits, key_bits):
 
 
 @triton.jit
+def visible(
+    x, low, high, j, tk, bits, BIAS, bias_at, KEY_BITS, keys_at, HAS_BIAS: tl.constexpr, HAS_BITS: tl.constexpr
+):
+    """Add the bias of the keys `j` to the logits of one tile and hide what each row does not see."""
+    if HAS_BIAS:
+        x += tl.load(BIAS + bias_at + j, mask=j < tk, other=0.0)[None, :]
+    x = hide(x, low, high, j)
+    if HAS_BITS:
+        x = hide_bits(x, bits, tl.load(KEY_BITS + keys_at + j, mask=j < tk, other=0))
+    return x
+
+
+@triton.jit
 def pair_rows(p, COMBINE_MAX: tl.constexpr):
     """`[BM, BN]` → `[BM / 16, 8, BN]`: rows r and r + 8 of every 16 combined, which one thread holds."""
     BM: tl.constexpr = p.shape[0]

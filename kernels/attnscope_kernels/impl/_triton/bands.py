@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._operands import Operands, processors
-from ._tiles import HIDDEN, hide, hide_bits, scores
+from ._tiles import HIDDEN, scores, visible
 from ._tuning import tile
 
 STEPS = 32
@@ -38,6 +38,8 @@ def _bands(
     apart = tl.load(APART + band)
     if HAS_FACTOR:
         scale = scale * tl.load(FACTOR + h)
+    bias_at = (b * bias_batch * H + h).to(tl.int64) * tk
+    keys_at = b.to(tl.int64) * tk
     r = tl.arange(0, BM)
     c = tl.arange(0, BN)
     acc = tl.zeros([BM, BN], tl.float32)
@@ -56,12 +58,10 @@ def _bands(
         q = qd.load([b, h, i0, 0]).reshape(BM, D)
         x = scores(q, k, scale, cap, SOFTCAP, PRECISION)
         j = j0 + c
-        if HAS_BIAS:
-            x += tl.load(BIAS + (b * bias_batch * H + h).to(tl.int64) * tk + j, mask=j < tk, other=0.0)[None, :]
-        x = hide(x, low, high, j)
+        bits = tl.zeros([BM], tl.int32)
         if HAS_BITS:
             bits = tl.load(QUERY_BITS + bh.to(tl.int64) * tq + rows, mask=inside, other=0)
-            x = hide_bits(x, bits, tl.load(KEY_BITS + b.to(tl.int64) * tk + j, mask=j < tk, other=0))
+        x = visible(x, low, high, j, tk, bits, BIAS, bias_at, KEY_BITS, keys_at, HAS_BIAS, HAS_BITS)
         acc += tl.math.exp2(x + norm[:, None])
     # Column d of the skewed tile holds acc[r, c] with c = (r − d) mod BN: the diagonals d, d + BN, …, and d − BN last.
     skewed = tl.gather(acc, (r[:, None] - c[None, :] + BN) % BN, 1)

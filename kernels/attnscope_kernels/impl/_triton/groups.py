@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._shapes import group_count
 from ._operands import Operands
-from ._tiles import HIDDEN, hide, hide_bits, product, scores
+from ._tiles import HIDDEN, product, scores, visible
 from ._tuning import tile
 
 COLUMNS = 64
@@ -50,17 +50,15 @@ def _groups(
     start = tl.min(tl.where(sees, low, tk)) // BN * BN
     end = tl.max(tl.where(sees, high, 0))
     q = qd.load([b, h, block * BM, 0]).reshape(BM, D)
+    bias_at = (b * bias_batch * H + h).to(tl.int64) * tk
+    keys_at = b.to(tl.int64) * tk
     columns = part * N + tl.arange(0, N)
     mass = tl.zeros([BM, N], tl.float32)
     for j0 in range(start, end, BN):
         j = j0 + tl.arange(0, BN)
         k = kd.load([b, g, j0, 0]).reshape(BN, D)
         x = scores(q, k, scale, cap, SOFTCAP, PRECISION)
-        if HAS_BIAS:
-            x += tl.load(BIAS + (b * bias_batch * H + h).to(tl.int64) * tk + j, mask=j < tk, other=0.0)[None, :]
-        x = hide(x, low, high, j)
-        if HAS_BITS:
-            x = hide_bits(x, bits, tl.load(KEY_BITS + b.to(tl.int64) * tk + j, mask=j < tk, other=0))
+        x = visible(x, low, high, j, tk, bits, BIAS, bias_at, KEY_BITS, keys_at, HAS_BIAS, HAS_BITS)
         p = tl.math.exp2(x + norm[:, None])
         of = tl.load(GROUPS + b.to(tl.int64) * tk + j, mask=j < tk, other=-1)
         member = (of[:, None] == columns[None, :]).to(tl.float32).to(tl.bfloat16)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._shapes import block_of, one_hot
 from ._operands import Operands
-from ._tiles import HIDDEN, hide, hide_bits, scores
+from ._tiles import HIDDEN, scores, visible
 from ._tuning import tile
 
 
@@ -37,6 +37,8 @@ def _cells(
     right = ((column + 1).to(tl.int64) * tk // map_columns).to(tl.int32)
     if HAS_FACTOR:
         scale = scale * tl.load(FACTOR + h)
+    bias_at = (b * bias_batch * H + h).to(tl.int64) * tk
+    keys_at = b.to(tl.int64) * tk
     mass = tl.zeros([BM], tl.float32)
     most = tl.zeros([BM], tl.float32)
     for i0 in range(first, last, BM):
@@ -59,12 +61,7 @@ def _cells(
                 j = j0 + tl.arange(0, BN)
                 k = kd.load([b, g, j0, 0]).reshape(BN, D)
                 x = scores(q, k, scale, cap, SOFTCAP, PRECISION)
-                if HAS_BIAS:
-                    bias_row = (b * bias_batch * H + h).to(tl.int64) * tk
-                    x += tl.load(BIAS + bias_row + j, mask=j < tk, other=0.0)[None, :]
-                x = hide(x, low, high, j)
-                if HAS_BITS:
-                    x = hide_bits(x, bits, tl.load(KEY_BITS + b.to(tl.int64) * tk + j, mask=j < tk, other=0))
+                x = visible(x, low, high, j, tk, bits, BIAS, bias_at, KEY_BITS, keys_at, HAS_BIAS, HAS_BITS)
                 p = tl.math.exp2(x + norm[:, None])
                 if SUM:
                     mass += tl.sum(p, 1)

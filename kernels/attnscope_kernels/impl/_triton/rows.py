@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...contract import TopKeys
 from ._operands import Operands
-from ._tiles import HIDDEN, hide, hide_bits, scores
+from ._tiles import HIDDEN, scores, visible
 
 ROWS = 16
 BUDGET = 256 << 20
@@ -47,12 +47,13 @@ def _logits(
     if HAS_FACTOR:
         scale = scale * tl.load(FACTOR + h)
     x = scores(q, k, scale, cap, SOFTCAP, PRECISION)
-    if HAS_BIAS:
-        x += tl.load(BIAS + (b * bias_batch * H + h) * tk + j, mask=j < tk, other=0.0)[None, :]
-    x = hide(x, tl.load(LOW + b * tq + rows), tl.load(HIGH + b * tq + rows), j)
+    bits = tl.zeros([BM], tl.int32)
     if HAS_BITS:
         bits = tl.load(QUERY_BITS + (b * H + h) * tq + rows)
-        x = hide_bits(x, bits, tl.load(KEY_BITS + b * tk + j, mask=j < tk, other=0))
+    low = tl.load(LOW + b * tq + rows)
+    high = tl.load(HIGH + b * tq + rows)
+    bias_at = (b * bias_batch * H + h) * tk
+    x = visible(x, low, high, j, tk, bits, BIAS, bias_at, KEY_BITS, b * tk, HAS_BIAS, HAS_BITS)
     at = (bh.to(tl.int64) * count + own)[:, None] * tk + j[None, :]
     tl.store(OUT + at, x, mask=inside[:, None] & (j < tk)[None, :])
 
