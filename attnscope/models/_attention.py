@@ -13,8 +13,8 @@ from ..core.errors import UnsupportedModelError
 HARMLESS = frozenset({
     "cache", "cache_position", "deterministic", "head_mask", "hidden_states", "labels", "logits_to_keep",
     "mm_token_type_ids", "num_items_in_batch", "output_attentions", "output_hidden_states", "output_router_logits",
-    "past_key_value", "past_key_values", "position_embeddings", "position_ids", "return_dict", "return_loss", "token_type_ids",
-    "use_cache", "is_causal",
+    "past_key_value", "past_key_values", "position_embeddings", "position_ids", "return_dict", "return_loss",
+    "token_type_ids", "use_cache", "is_causal",
 })  # fmt: skip
 """Keyword arguments that say nothing about which keys a query sees or how strongly."""
 
