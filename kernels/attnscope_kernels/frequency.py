@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from ._validate import check_integers, check_range
 from .contract import AttentionCall
 from .errors import ContractError, ImplementationUnavailableError
 
@@ -127,12 +128,8 @@ def _check(call: AttentionCall, queries: Tensor, k: int, pairing: str) -> None:
             _fail(spec.name, "one", "none: it may change which keys are the largest")
     if queries.dim() != 2 or queries.shape[0] != b:
         _fail("queries", f"shape {tuple(queries.shape)}", f"[{b}, N]")
-    if queries.dtype not in (torch.int64, torch.int32) or queries.device != call.q.device:
-        _fail("queries", f"{queries.dtype} on {queries.device}", f"int64 or int32 on {call.q.device}")
-    if queries.numel():
-        low, high = (int(bound) for bound in torch.stack(queries.aminmax()).tolist())
-        if low < -1 or high >= tq:
-            _fail("queries", f"indices {low}..{high}", f"-1..{tq - 1}")
+    check_integers(call, "contextual agreement, queries", queries)
+    check_range("contextual agreement, queries", queries, tq)
 
 
 def _fail(name: str, found: object, expected: object) -> None:
