@@ -150,7 +150,8 @@ def test_a_tile_is_the_rectangle_of_the_matrix(feature: str) -> None:
 @pytest.mark.parametrize("feature", FEW)
 def test_a_screen_is_exact_where_it_says_so(feature: str) -> None:
     call = cuda(queries=1500, **FEATURES[feature])
-    want = Want(received=True, entropy=True, max_prob=True, mean_distance=True, screen=Screen(threshold=0.2, delta=0.2))
+    rows = Want(entropy=True, max_prob=True, mean_distance=True, mass_by_distance=(0, 1, 9, 64))
+    want = rows | Want(received=True, screen=Screen(threshold=0.2, delta=0.2))
     result = attend(call, want, "triton")
     assert max(compare(result, attend(call, want, "reference")).values()) < 2e-2
     exact = attend(call, Want(received=True), "triton").received
