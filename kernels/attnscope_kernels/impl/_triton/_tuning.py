@@ -27,7 +27,7 @@ TABLE: dict[tuple[str, bool], dict[int, Tile]] = {
         128: Tile(64, 128, 4, 3),
         256: Tile(64, 64, 4, 2),
     },
-    ("weights", False): {64: Tile(64, 64, 8, 2), 128: Tile(64, 32, 8, 2), 256: Tile(64, 32, 8, 2)},
+    ("weights", False): {64: Tile(64, 64, 8, 2, 1), 128: Tile(64, 64, 8, 2, 1), 256: Tile(64, 32, 8, 2, 1)},
 }
 SINGLE = {64: Tile(64, 32, 4, 2), 128: Tile(64, 32, 4, 2), 256: Tile(64, 16, 4, 1)}
 """float32, every kernel and device. With 8 warps Triton 3.6 compiled wrong code at head dims 32 and 256."""
