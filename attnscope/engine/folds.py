@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..collectors._base import AttentionSeen, Collector, Fold, ResidualSeen, Seen, State
+from ..core.errors import StatisticsError
 
 ROOM = 1 << 18
 """Numbers in one piece of pinned memory; pinning is slow, so a forward's transfers share a few."""
@@ -88,7 +89,11 @@ class Folds:
 
 
 def fold_now(collector: Collector, state: State, seen: Seen) -> None:
-    """Fold one layer or site from start to end, waiting for its numbers."""
+    """Fold one layer or site from start to end, waiting for its numbers.
+
+    Raises:
+        StatisticsError: the fold yields more than once.
+    """
     folds = Folds([collector], {collector.name: state})
     folds.add(seen)
     folds.finish()
@@ -99,4 +104,6 @@ def _finish(fold: Fold, transfer: Transfer) -> None:
         fold.send(transfer.arrays())
     except StopIteration:
         return
-    raise RuntimeError("a fold yielded twice; yield everything at once")
+    raise StatisticsError(
+        f"collector's {fold.__qualname__}", found="a second yield", expected="one, of everything that moves to the host"
+    )

@@ -160,7 +160,7 @@ def _visible(rows: Rows, part: Part) -> Tensor:
     if call.key_valid is not None:
         seen = seen & call.key_valid[batch, None, None]
     at = index.clamp(min=0)
-    segments: Tensor | None = getattr(call, "segments", None)
+    segments = call.segments
     if segments is not None:
         own = segments[batch].gather(1, call.offset + at)
         seen = seen & (segments[batch, None, None] == own[:, None, :, None])

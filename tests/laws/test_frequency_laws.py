@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -97,7 +97,6 @@ def test_honours_every_mask(implementation: str, name: str) -> None:
     assert bool(found[:, :, 1].isnan().all())  # the query that is -1
 
 
-@pytest.mark.skipif("segments" not in {spec.name for spec in fields(AttentionCall)}, reason="calls have no segments")
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_honours_segments(implementation: str) -> None:
     call = exact_call(implementation, queries=90, head_dim=8)

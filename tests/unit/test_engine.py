@@ -11,6 +11,8 @@ import torch
 import xarray as xr
 
 import attnscope
+from attnscope.collectors._base import Fold, Seen, State
+from attnscope.collectors.max_prob import MaxProb
 from attnscope.core.errors import AttnscopeError, OutputError, StatisticsError, TaskError, UnknownNameError
 from attnscope.edits.ablate_head import AblateHead
 from attnscope.engine import checkpoint as checkpoint_module
@@ -147,3 +149,13 @@ def test_teacher_forcing() -> None:
     for query, target in zip(copies["query_positions"], copies["target_ids"], strict=True):
         assert copies["input_ids"][query - 5] == copies["input_ids"][query]
         assert copies["input_ids"][query - 4] == target
+
+
+def test_a_fold_that_yields_twice_is_named() -> None:
+    class Twice(MaxProb):
+        def fold(self, state: State, seen: Seen) -> Fold:
+            yield (torch.ones(1),)
+            yield (torch.ones(1),)
+
+    with pytest.raises(StatisticsError, match=r"Twice\.fold: found a second yield"):
+        collect(SCOPE, PROMPTS, [Twice()])
