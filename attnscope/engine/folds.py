@@ -65,7 +65,7 @@ class Folds:
         self.attention = [c for c in collectors if c.sees == "attention"]
         self.residual = [c for c in collectors if c.sees == "residual"]
         self._pinned = Pinned()
-        self._moving: list[tuple[Fold, Transfer]] = []
+        self._moving: list[tuple[str, Fold, Transfer]] = []
 
     def add(self, seen: Seen) -> None:
         """Reduce one layer or site on its device, and start moving the results."""
@@ -77,14 +77,14 @@ class Folds:
                 continue  # it had nothing to add
             transfer = Transfer(tensors, self._pinned)
             if transfer.event is None:
-                _finish(fold, transfer)
+                _finish(collector.name, fold, transfer)
             else:
-                self._moving.append((fold, transfer))
+                self._moving.append((collector.name, fold, transfer))
 
     def finish(self) -> None:
         """Wait for every number and add it up."""
-        for fold, transfer in self._moving:
-            _finish(fold, transfer)
+        for name, fold, transfer in self._moving:
+            _finish(name, fold, transfer)
         self._moving.clear()
 
 
@@ -99,11 +99,11 @@ def fold_now(collector: Collector, state: State, seen: Seen) -> None:
     folds.finish()
 
 
-def _finish(fold: Fold, transfer: Transfer) -> None:
+def _finish(name: str, fold: Fold, transfer: Transfer) -> None:
     try:
         fold.send(transfer.arrays())
     except StopIteration:
         return
     raise StatisticsError(
-        f"collector's {fold.__qualname__}", found="a second yield", expected="one, of everything that moves to the host"
+        f"fold of {name}", found="a second yield", expected="one, of everything that moves to the host"
     )

@@ -180,7 +180,7 @@ def test_folds_may_end_when_the_forward_is_over(name: str, monkeypatch: pytest.M
             if tensors is not None:
                 held = [key for key, value in fold.gi_frame.f_locals.items() if isinstance(value, torch.Tensor | Seen)]
                 assert not held
-                self._moving.append((fold, folds.Transfer(tensors)))
+                self._moving.append((collector.name, fold, folds.Transfer(tensors)))
 
     def finish(self: folds.Folds) -> None:
         gc.collect()

@@ -157,5 +157,5 @@ def test_a_fold_that_yields_twice_is_named() -> None:
             yield (torch.ones(1),)
             yield (torch.ones(1),)
 
-    with pytest.raises(StatisticsError, match=r"Twice\.fold: found a second yield"):
+    with pytest.raises(StatisticsError, match="fold of max_prob: found a second yield"):
         collect(SCOPE, PROMPTS, [Twice()])
