@@ -52,7 +52,10 @@ def announce(console: Console, model: Scope | Outline, plan: ReportPlan) -> None
 
 
 def cost(info: ModelInfo, plan: ReportPlan, has_tokenizer: bool = True) -> tuple[int, float]:
-    """Return how many tokens a report runs at most, and how many multiply-adds that is (attention twice over)."""
+    """Return how many tokens a report runs at most, and how many multiply-adds that is.
+
+    Attention counts twice, for its statistics, but once under a screen.
+    """
     parts = sections(plan, info, has_tokenizer)
     shapes = {part.name: (0, 0) if part.skipped else _shape(part.task) for part in parts}
     repeats, needle = shapes["repeats"], shapes["needle"]
@@ -64,7 +67,8 @@ def cost(info: ModelInfo, plan: ReportPlan, has_tokenizer: bool = True) -> tuple
     ]
     tokens = sum(count * length for count, length in passes)
     pairs = sum(count * length**2 / 2 for count, length in passes)
-    attention = pairs * 3 * info.head_dim * info.n_heads * len(info.attention_layers)
+    sampled = sum(shapes[part.name][0] * shapes[part.name][1] ** 2 / 2 for part in parts if part.screen is not None)
+    attention = (3 * pairs - sampled) * info.head_dim * info.n_heads * len(info.attention_layers)
     return tokens, tokens * (info.n_parameters or 0) + attention
 
 

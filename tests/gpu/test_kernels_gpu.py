@@ -123,7 +123,8 @@ def test_auto_is_triton_where_it_covers() -> None:
     assert attend(cuda(), Want(entropy=True)).implementation == "triton"
     assert choose(cuda(dtype=torch.float64)) == "tiled"
     assert choose(cuda(head_dim=320)) == "tiled"
-    for uncovered in (cuda(dtype=torch.float64), cuda(head_dim=320)):
+    assert choose(cuda(knockouts=31)) == "tiled"
+    for uncovered in (cuda(dtype=torch.float64), cuda(head_dim=320), cuda(knockouts=31)):
         with pytest.raises(ImplementationUnavailableError, match="tiled"):
             attend(uncovered, Want(entropy=True), "triton")
 

@@ -12,26 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+from _command import refused, run
 from safetensors.torch import save_file
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from attnscope import __version__
-from attnscope.cli import app
 from attnscope.core.run_directory import open_run
 
 QUICK = ["--prompts", "2", "--context", "128", "--device", "cpu"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    _, found, message = result.stderr.partition("error: ")
-    assert found, result.stderr
-    for word in words:
-        assert word in message, message
 
 
 @pytest.fixture(scope="module")

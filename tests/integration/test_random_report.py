@@ -10,11 +10,12 @@ from types import MethodType
 import datasets
 import pytest
 import torch
+from _command import refused, run
 from transformers.models.llama.modeling_llama import LlamaMLP
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import attnscope
-from attnscope.cli import CONFIG_HELP, _run_name, app
+from attnscope.cli import CONFIG_HELP, _run_name
 from attnscope.core.errors import DeviceError, TaskError
 from attnscope.core.report import HeadReport, Measured, Missing
 from attnscope.core.run_directory import open_run
@@ -35,18 +36,6 @@ TINY = {
 }
 NOTICE = "Random weights (seed 0): this model was never trained."
 QUICK = ["--prompts", "2", "--context", "96", "--device", "cpu"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "300"})
-
-
-def refused(result: Result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    _, found, message = result.stderr.partition("error: ")
-    assert found, result.stderr
-    for word in words:
-        assert word in message, message
 
 
 @pytest.fixture(scope="module")

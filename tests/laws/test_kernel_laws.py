@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
-from attnscope_kernels import AttentionCall, HeadOutput, Screen, TopKeys, Want, attend, attention_tile, available
+from attnscope_kernels import Screen, TopKeys, Want, attend, available
 from attnscope_kernels.errors import ContractError, ImplementationUnavailableError
-from attnscope_kernels.impl import reference, tiled
-from attnscope_kernels.impl._sample import draw
-from attnscope_kernels.impl._tiled_screen import Streaming
 from attnscope_kernels.testing import (
     FEATURES,
     SquareTensorError,
@@ -36,15 +31,6 @@ SHAPES = {
     "prime": {"queries": 251, "heads": 4, "kv_heads": 4},
     "long": {"queries": 1000, "heads": 2, "kv_heads": 1, "batch": 1},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from threads, and lose much where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("implementation", STREAMING)
@@ -341,162 +327,6 @@ def test_autocast_does_not_lower_precision(implementation: str) -> None:
 def test_a_want_that_does_not_fit_is_named(implementation: str, want: Want, names: str) -> None:
     with pytest.raises(ContractError, match=names):
         attend(random_call(queries=10), want, implementation)
-
-
-@pytest.mark.parametrize("implementation", AVAILABLE)
-@pytest.mark.parametrize("feature", FEATURES)
-def test_a_tile_is_the_rectangle_of_the_matrix(implementation: str, feature: str) -> None:
-    call = random_call(queries=60, heads=6, kv_heads=2, dtype=torch.float64, **FEATURES[feature])
-    whole = weights_of_reference(call)
-    tile = attention_tile(call, [1, 4], slice(20, 47), slice(11, 55), implementation)
-    torch.testing.assert_close(tile, whole[:, [1, 4], 20:47, 11:55], equal_nan=True)
-
-
-def weights_of_reference(call: AttentionCall) -> torch.Tensor:
-    """A through the definition, NaN in rows that do not count."""
-    logits, seen = reference.attention_logits(call)
-    counts = call.valid_queries[:, None] & seen.any(-1)
-    return reference.attention_weights(call, logits, seen)[0].masked_fill(~counts[..., None], math.nan)
-
-
-@pytest.mark.parametrize("implementation", AVAILABLE)
-@pytest.mark.parametrize("feature", ["plain", "all", "values"])
-@pytest.mark.parametrize("heads", [[5], [2, 3], [0, 1, 2], [5, 0], [3, 4, 5, 0, 1, 2]])
-def test_selected_heads_and_queries_are_those_of_the_whole(implementation: str, feature: str, heads: list[int]) -> None:
-    call = random_call(queries=50, heads=6, kv_heads=2, dtype=torch.float64, **FEATURES[feature])
-    want = Want(lse=True, entropy=True)
-    whole, part = attend(call, want, implementation), attend(call.select(heads, slice(9, 30)), want, implementation)
-    for name in ("output", "lse", "entropy"):
-        expected = getattr(whole, name)[:, heads, 9:30]
-        torch.testing.assert_close(getattr(part, name), expected, equal_nan=True)
-
-
-@pytest.mark.parametrize("implementation", STREAMING)
-@pytest.mark.parametrize("feature", [*FEATURES])
-def test_a_screen_samples_alike_and_is_exact_where_it_says_so(implementation: str, feature: str) -> None:
-    """The sample is the same for all, exact keys are exact, the bound holds, the rest is an estimate."""
-    call = random_call(queries=310, heads=2, kv_heads=1, dtype=torch.float64, **FEATURES[feature])
-    screen = Screen(threshold=0.2, delta=0.2, stride=12)
-    first = {"first": torch.zeros(2, 310, dtype=torch.long)}
-    want = Want(
-        received=True,
-        entropy=True,
-        max_prob=True,
-        mean_distance=True,
-        mass_at=first,
-        mass_by_distance=(0, 1, 9),
-        screen=screen,
-    )
-    found, truth = attend(call, want, implementation), attend(call, want, "reference")
-    assert max(compare(found, truth).values()) < 1e-9
-    exact = attend(call, Want(received=True, entropy=True), "reference")
-    everywhere = found.received_exact[:, None].expand_as(found.received)
-    torch.testing.assert_close(found.received[everywhere], exact.received[everywhere])
-    torch.testing.assert_close(found.received_bound[everywhere], exact.received[everywhere])
-    assert bool(found.received_exact.any()) or not call.causal
-    kept = ~found.entropy.isnan()
-    torch.testing.assert_close(found.entropy[kept], exact.entropy[kept])
-    assert int(kept.sum()) >= call.valid_queries.sum() // 12
-
-
-def test_a_sample_estimates_without_bias() -> None:
-    call = random_call(batch=1, queries=600, heads=2, kv_heads=1, dtype=torch.float64)
-    exact = attend(call, Want(lse=True, received=True), "reference")
-    estimates = []
-    for seed in range(100):
-        sample = draw(call, Screen(threshold=0.9, delta=0.5, stride=12, seed=seed))
-        assert len(sample.rows) == 50
-        assert [level.size for level in sample.levels] == [8, 4, 2, 1]
-        assert sample.levels[0].weights.sum() == 600
-        whole = Streaming(tiled.attend)
-        estimates.append(torch.cat([whole.received(call, exact.lse, level) for level in sample.levels], dim=2))
-    found = torch.stack(estimates)
-    error = (found.mean(0) - exact.received) / (found.std(0) / 10).clamp_min(1e-12)
-    assert bool((found.std(0) > 0).any())
-    assert error[found.std(0) > 1e-9].square().mean() < 1.5  # about 1 for an estimate without bias
-
-
-def test_a_screen_misses_as_seldom_as_it_says() -> None:
-    sinks = torch.zeros(1, 2, 605, dtype=torch.float64)
-    sinks[..., ::60] = 4.0
-    call = random_call(batch=1, queries=605, heads=2, kv_heads=1, dtype=torch.float64).replace(key_bias=sinks)
-    exact = attend(call, Want(received=True), "reference").received
-    screen = Screen(threshold=0.05, delta=0.05, stride=12)
-    large = exact / torch.arange(605, 0, -1) >= screen.threshold
-    missed = exceeded = left_out = 0
-    for seed in range(60):
-        found = attend(call, Want(output=False, received=True, screen=replace(screen, seed=seed)), "tiled")
-        missed += int((large & ~found.received_exact[:, None]).sum())
-        exceeded += int((exact > found.received_bound + 1e-9).sum())
-        left_out += int((~found.received_exact).sum())
-    assert int(large.sum()) > 5
-    assert left_out > 0
-    assert missed <= 60 * int(large.sum()) * screen.delta
-    assert exceeded <= 60 * 1210 * screen.delta
-
-
-@pytest.mark.parametrize("implementation", AVAILABLE)
-def test_head_outputs_are_scaled_and_patched(implementation: str) -> None:
-    call = random_call(queries=20, heads=3, kv_heads=1, padding="right")
-    plain = attend(call, Want(), implementation).output
-    patches = torch.randn(2, 1, 20, 16)
-    edit = HeadOutput(torch.tensor([0.0, 1.0, 2.0])).then(HeadOutput(torch.tensor([1.0, 0.5, 1.0]), (1,), patches))
-    edited = attend(call.replace(head_output=edit), Want(), implementation).output
-    torch.testing.assert_close(edited[:, 0], torch.zeros_like(edited[:, 0]))
-    torch.testing.assert_close(edited[:, 1], 0.5 * plain[:, 1] + patches[:, 0])
-    torch.testing.assert_close(edited[:, 2], 2 * plain[:, 2])
-    again = edit.then(HeadOutput(torch.tensor([1.0, 3.0, 1.0])))
-    twice = attend(call.replace(head_output=again), Want(), implementation).output
-    torch.testing.assert_close(twice[:, 1], 3 * edited[:, 1])
-
-
-@pytest.mark.parametrize("implementation", AVAILABLE)
-def test_packed_sequences_are_those_apart(implementation: str) -> None:
-    call = random_call(batch=1, queries=70, dtype=torch.float64)
-    segments = torch.tensor([[0] * 20 + [1] * 1 + [4] * 49])
-    want = Want(entropy=True, received=True, mass_by_distance=(0, 1, 8, 70))
-    packed = attend(call.replace(segments=segments), want, implementation)
-    mass = torch.zeros_like(packed.mass_by_distance)
-    for first, last in ((0, 20), (20, 21), (21, 70)):
-        q, k, v = (x[:, :, first:last] for x in (call.q, call.k, call.v))
-        alone = attend(call.replace(q=q, k=k, v=v, q_offset=None), want, implementation)
-        for name in ("output", "entropy", "received"):
-            torch.testing.assert_close(getattr(packed, name)[:, :, first:last], getattr(alone, name))
-        mass += alone.mass_by_distance
-    torch.testing.assert_close(packed.mass_by_distance, mass)
-
-
-@pytest.mark.parametrize("implementation", AVAILABLE)
-def test_a_scale_of_nothing_attends_uniformly(implementation: str) -> None:
-    call = random_call(queries=30, heads=2, kv_heads=1, dtype=torch.float64)
-    result = attend(call.replace(logit_scale=torch.tensor([1.0, 0.0])), Want(entropy=True), implementation)
-    torch.testing.assert_close(result.entropy[:, 1], torch.arange(1, 31).double().log().expand(2, -1))
-
-
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        ({"segments": torch.zeros(2, 9, dtype=torch.long)}, "segments"),
-        ({"segments": torch.arange(10, 0, -1).expand(2, -1)}, "segments"),
-        ({"key_bias": torch.zeros(2, 3, 10)}, "key_bias"),
-        ({"logit_scale": torch.ones(3)}, "logit_scale"),
-        ({"logit_scale": -torch.ones(4)}, "logit_scale"),
-        ({"scale": 0.0}, "scale"),
-        ({"head_output": HeadOutput(torch.ones(5))}, "head_output.scale"),
-        ({"head_output": HeadOutput(torch.ones(4), (4,), torch.zeros(1, 1, 1, 16))}, "head_output.patched"),
-        ({"head_output": HeadOutput(torch.ones(4), (0,))}, "head_output.patches"),
-        ({"head_output": HeadOutput(torch.ones(4), (0,), torch.zeros(1, 2, 1, 16))}, "head_output.patches"),
-    ],
-)
-def test_a_malformed_call_is_named(change: dict[str, object], name: str) -> None:
-    with pytest.raises(ContractError, match=name):
-        attend(random_call(queries=10).replace(**change))
-
-
-@pytest.mark.parametrize("selection", [{"heads": [4]}, {"heads": []}, {"queries": slice(5, 5)}])
-def test_a_selection_that_holds_nothing_is_named(selection: dict[str, object]) -> None:
-    with pytest.raises(ContractError, match="selection"):
-        random_call(queries=10).select(**selection)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [*(name for name, reason in available().items() if reason is not None), "fastest"])

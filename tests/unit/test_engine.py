@@ -19,6 +19,8 @@ from attnscope.engine import checkpoint as checkpoint_module
 from attnscope.engine.accuracy import token_accuracy
 from attnscope.engine.batches import plan
 from attnscope.engine.collect import collect
+from attnscope.progress import cost
+from attnscope.report_plan import ReportPlan
 from attnscope.tasks._answers import with_answers, with_copies_as_answers
 from attnscope.tasks.repeats import Repeats
 
@@ -159,3 +161,9 @@ def test_a_fold_that_yields_twice_is_named() -> None:
 
     with pytest.raises(StatisticsError, match="fold of max_prob: found a second yield"):
         collect(SCOPE, PROMPTS, [Twice()])
+
+
+def test_a_screen_is_announced_as_less_work() -> None:
+    exact, screen = (cost(SCOPE.info, ReportPlan(context=64, mode=mode)) for mode in ("exact", "screen"))
+    assert screen[0] == exact[0]
+    assert screen[1] < exact[1]

@@ -29,9 +29,15 @@ def covers(call: AttentionCall) -> bool:
 
 def output(call: AttentionCall) -> Tensor:
     """Return z `[B, H, Tq, Dv]`; gradients flow through it."""
+    q, k, v, causal = arguments(call)
+    return functional.scaled_dot_product_attention(
+        q, k, v, scale=call.scale, is_causal=causal, enable_gqa=call.group_size > 1
+    )
+
+
+def arguments(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Return q, k and v as a fused kernel takes them, and whether it has to hide later keys."""
     tq = call.q.shape[2]
     seen = call.offset + tq if call.causal else call.k.shape[2]
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (call.q, call.k[:, :, :seen], call.v[:, :, :seen]))
-    return functional.scaled_dot_product_attention(
-        q, k, v, scale=call.scale, is_causal=call.causal and tq > 1, enable_gqa=call.group_size > 1
-    )
+    return q, k, v, call.causal and tq > 1

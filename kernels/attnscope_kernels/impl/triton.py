@@ -41,7 +41,7 @@ def attend(call: AttentionCall, want: Want) -> Result:
     """Compute what is wanted.
 
     Raises:
-        ImplementationUnavailableError: a dtype, head dim or device that the kernels do not cover.
+        ImplementationUnavailableError: a dtype, head dim, device or number of knockouts that the kernels do not cover.
         ContractError: gradients are needed through a call that only our own kernel covers, which has no backward.
         KernelMemoryError: the GPU's memory ran out; the message says which tensor, and which context would fit.
     """

@@ -16,7 +16,7 @@ def choose(call: AttentionCall) -> str | None:
     """Return which library's forward gives z and lse of a call: `cudnn`, `flash`, or None."""
     if not call.q.is_cuda or not _sdpa.covers(call):
         return None
-    q, k, v, causal = _arguments(call)
+    q, k, v, causal = _sdpa.arguments(call)
     parameters = SDPAParams(q, k, v, None, 0.0, causal, call.group_size > 1)
     if can_use_cudnn_attention(parameters):
         return "cudnn"
@@ -25,7 +25,7 @@ def choose(call: AttentionCall) -> str | None:
 
 def run(call: AttentionCall, library: str) -> tuple[Tensor, Tensor]:
     """Return z `[B, H, Tq, Dv]` and lse `[B, H, Tq]` in nats."""
-    q, k, v, causal = _arguments(call)
+    q, k, v, causal = _sdpa.arguments(call)
     if library == "cudnn":
         operator = torch.ops.aten._scaled_dot_product_cudnn_attention
         z, lse, *_ = operator(q, k, v, None, True, 0.0, causal, False, scale=call.scale)
@@ -45,10 +45,3 @@ def norm_of(call: AttentionCall, lse: Tensor) -> Tensor:
     if call.query_valid is not None or call.key_valid is not None:
         inner.masked_fill_(~call.valid_queries[:, None], HIDDEN)
     return norm
-
-
-def _arguments(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor, bool]:
-    tq = call.q.shape[2]
-    seen = call.offset + tq if call.causal else call.k.shape[2]
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (call.q, call.k[:, :, :seen], call.v[:, :, :seen]))
-    return q, k, v, call.causal and tq > 1

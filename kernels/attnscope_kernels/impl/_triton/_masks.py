@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ...contract import AttentionCall
-from ...errors import ImplementationUnavailableError
 from .._visible import intervals, unpadded
 from ._bounds import bounds, first_rows
 
@@ -45,9 +44,9 @@ class Masks:
         """Return `_bounds.bounds`, computed once."""
         return self._once((tk, queries, keys), lambda: bounds(self.low, self.high, tk, queries, keys))
 
-    def first_rows(self, edges: Tensor, slots: int) -> Tensor:
-        """Return `_bounds.first_rows` of the bounds of these masks, computed once for each number of tiles."""
-        return self._once((edges.shape[1], slots), lambda: first_rows(edges, slots))
+    def first_rows(self, tk: int, queries: int, keys: int, slots: int) -> Tensor:
+        """Return `first_rows` of these bounds, computed once."""
+        return self._once((tk, queries, keys, slots), lambda: first_rows(self.bounds(tk, queries, keys), slots))
 
     def _once(self, key: tuple[int, ...], make: Callable[[], Tensor]) -> Tensor:
         if key not in self._made:
@@ -72,20 +71,9 @@ class Masks:
 
 
 def masks_of(call: AttentionCall) -> Masks:
-    """Return the masks of a call.
-
-    Raises:
-        ImplementationUnavailableError: more knockouts than there are bits.
-    """
+    """Return the masks of a call with at most HOLE knockouts."""
     low, high, valid, holes, made = _positions(call)
     query_bits = key_bits = bias = None
-    if len(call.knockouts) > HOLE:
-        raise ImplementationUnavailableError(
-            f"implementation 'triton' for layer {call.layer}",
-            found=f"{len(call.knockouts)} knockouts",
-            expected=f"at most {HOLE}",
-            fix="Merge knockouts, or ask for implementation='tiled', which takes any number.",
-        )
     if call.knockouts or holes:
         b, h, tq, _ = call.q.shape
         query_bits = torch.zeros(b, h, tq, dtype=torch.int32, device=call.q.device)

@@ -11,7 +11,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...contract import AttentionCall
 from ...errors import ImplementationUnavailableError
-from ._masks import LOG2E, Masks, masks_of
+from ._masks import HOLE, LOG2E, Masks, masks_of
 from ._tiles import INTERPRETED
 
 LARGEST_DIM = 256
@@ -84,7 +84,7 @@ def operands_of(call: AttentionCall) -> Operands:
     """Return the operands of a call.
 
     Raises:
-        ImplementationUnavailableError: a dtype or head dim that the kernels do not cover.
+        ImplementationUnavailableError: a dtype, head dim or number of knockouts that the kernels do not cover.
     """
     check_covered(call)
     factor, sink = call.logit_scale, call.sink_logits
@@ -111,7 +111,7 @@ def check_covered(call: AttentionCall) -> None:
         raise ImplementationUnavailableError(
             f"implementation 'triton' for layer {call.layer}",
             found=reason,
-            expected=f"bfloat16, float16 or float32 and head dims up to {LARGEST_DIM}",
+            expected=f"bfloat16, float16 or float32, head dims up to {LARGEST_DIM} and at most {HOLE} knockouts",
             fix="Ask for implementation='tiled', which covers it, or 'auto'.",
         )
 
@@ -123,7 +123,7 @@ def uncovered(call: AttentionCall) -> str | None:
     for name, x in (("head dim", call.q), ("value dim", call.v)):
         if x.shape[3] > LARGEST_DIM:
             return f"{name} {x.shape[3]}"
-    return None
+    return f"{len(call.knockouts)} knockouts" if len(call.knockouts) > HOLE else None
 
 
 def aligned(x: Tensor) -> Tensor:

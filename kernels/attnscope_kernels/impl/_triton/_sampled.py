@@ -92,5 +92,5 @@ def _keys(operands: Operands, keys: slice) -> Operands:
         bias=None if masks.bias is None else masks.bias[:, :, keys].contiguous(),
         _made={},
     )
-    part = call.replace(k=k, v=v, causal=False, q_offset=None, key_valid=None, key_bias=None)
+    part = call.replace(k=k, v=v)
     return replace(operands, call=part, k=aligned(k), v=aligned(v), masks=chosen)
