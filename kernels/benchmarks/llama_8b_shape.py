@@ -2,8 +2,8 @@
 
 The same model and prompt in one process. `plain` is the model's own forward without logits, its attention pinned to
 cuDNN (the fastest that torch has here); `exact` adds every collector of a report's text section, `screen` those of
-`attnscope report --mode screen`. Medians of three runs after a warm-up, one run above 65,536 tokens; memory is the peak
-of what torch allocated. A screen's keys are checked against exact sums, with sinks of many strengths put in.
+`attnscope report --mode screen`. Medians of three runs after a warm-up of one layer's kernels; memory is the peak of
+what torch allocated. A screen's keys are checked against exact sums, with sinks of many strengths put in.
 
 usage: python kernels/benchmarks/llama_8b_shape.py [--tokens 8192 32768 131072] [--config llama-3.1-8b] [--out FILE]
 """
@@ -49,14 +49,15 @@ class Prompts:
 
 
 LONG = 65536
-"""Above this many tokens one run each, after a warm-up of one layer's kernels."""
+"""Above this many tokens every fourth layer is enough to count what a screen misses."""
+RUNS = 3
 
 
-def timed(work: Callable[[], Any], runs: int, warm: Callable[[], Any]) -> tuple[float, float]:
-    """Return the median seconds and the peak GiB of some runs after a warm-up."""
+def timed(work: Callable[[], Any], warm: Callable[[], Any]) -> tuple[float, float]:
+    """Return the median seconds and the peak GiB of RUNS runs after a warm-up."""
     warm()
     seconds = []
-    for _ in range(runs):
+    for _ in range(RUNS):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         begin = time.perf_counter()
@@ -70,7 +71,6 @@ def measure(scope: Any, tokens: int) -> dict[str, object]:
     """Return one row of the table."""
     prompts = Prompts(tokens)
     batch = make_batch(prompts, [0], scope.device)
-    runs = 1 if tokens > LONG else 3
     chosen = {
         mode: sections(ReportPlan(prompts=1, context=tokens, mode=mode), scope.info, False)[0]
         for mode in ("exact", "screen")
@@ -88,9 +88,9 @@ def measure(scope: Any, tokens: int) -> dict[str, object]:
         attend(_one_layer(scope, tokens), reduce(or_, wants, Want(screen=chosen[mode].screen)))
 
     plain()
-    cudnn, peak = timed(plain, runs, lambda: None)
-    exact, exact_peak = timed(partial(measured, "exact"), runs, partial(kernels_of, "exact"))
-    screen, screen_peak = timed(partial(measured, "screen"), runs, partial(kernels_of, "screen"))
+    cudnn, peak = timed(plain, lambda: None)
+    exact, exact_peak = timed(partial(measured, "exact"), partial(kernels_of, "exact"))
+    screen, screen_peak = timed(partial(measured, "screen"), partial(kernels_of, "screen"))
     return {
         "T": tokens,
         "plain, s": cudnn,
@@ -117,7 +117,7 @@ def _one_layer(scope: Any, tokens: int) -> AttentionCall:
 def missed(scope: Any, batch: Any) -> dict[str, object]:
     """Count, over layers and heads, the keys above 1% of received mass, and those that a screen does not find.
 
-    Every layer, or every fourth one above 65,536 tokens.
+    Every layer, or every fourth one above `LONG` tokens.
     """
     tokens = batch.input_ids.shape[1]
     random = torch.Generator().manual_seed(1)

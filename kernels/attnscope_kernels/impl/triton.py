@@ -80,7 +80,8 @@ def _attend(call: AttentionCall, want: Want) -> Result:
             z = finish(call, _sdpa.output(call), padding=False) if want.output else None
         norms = value_norm(call) if want.value_norm else None
         return Result("triton", ("sdpa",) if want.output else (), output=z, value_norm=norms)
-    operands = operands_of(call)
+    with named("its masks", call):
+        operands = operands_of(call)
     run = _Run(call, want, operands)
     run.first_pass()
     run.second_pass()

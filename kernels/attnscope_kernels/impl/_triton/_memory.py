@@ -24,22 +24,33 @@ def named(what: str, call: AttentionCall) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         before, asked = _room(call), _asked(error)
         tokens = call.k.shape[2]
-        needed = max(asked, before + 1)
         raise KernelMemoryError(
             f"attention of layer {call.layer} at {tokens:,} tokens, {what}",
             found=f"{before / 2**30:.2f} GiB of GPU memory left, and no room for {asked / 2**30:.2f} GiB",
             expected="room for it",
-            fix=f"About {int(tokens * before / needed):,} tokens would fit here; or use fewer prompts a batch, ask for"
-            " fewer statistics, or a larger device.",
+            fix=f"{_advice(tokens, before, asked)}"
+            " Otherwise fewer prompts a batch, fewer statistics, or a larger device.",
         ) from error
 
 
+def _advice(tokens: int, before: int, asked: int) -> str:
+    """Return what would help, as far as the sizes tell."""
+    if asked > before:
+        return f"About {int(tokens * before / asked):,} tokens would fit here."
+    if asked:
+        return "What is left is in pieces that PYTORCH_ALLOC_CONF=expandable_segments:True would join."
+    return "The allocator does not say how much it was asked for."
+
+
 def _room(call: AttentionCall) -> int:
-    """Return the bytes that can still be allocated on the call's device."""
+    """Return the bytes that this process may still allocate on the call's device."""
     if not call.q.is_cuda:
         return 0
-    free, _ = torch.cuda.mem_get_info(call.q.device)
-    return free + torch.cuda.memory_reserved(call.q.device) - torch.cuda.memory_allocated(call.q.device)
+    device = call.q.device
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+    return max(0, min(free, allowed - reserved)) + reserved - allocated
 
 
 def _asked(error: torch.OutOfMemoryError) -> int:

@@ -88,14 +88,23 @@ def _visit(
 
 
 @triton.jit
+def _flush(BANDS, bands_at, segment, band, BM: tl.constexpr):
+    """Add what one band gathered to scratch; every other segment is a band."""
+    entries = tl.arange(0, 2 * BM)
+    counted = entries < 2 * BM * (segment % 2)
+    to = BANDS + (bands_at + segment // 2) * 2 * BM + entries
+    tl.store(to, tl.load(to, mask=counted, other=0.0) + band, mask=counted)
+
+
+@triton.jit
 def _sweep(
-    qd, k, b, h, first, last, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at, rows_at, masks_at,
-    bits_at, j0, tq, first_visit, scale, cap, received, largest, band,
+    qd, k, b, h, first, last, ROWS, BANDS, EDGES, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at, rows_at,
+    bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, segment, edge,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     MASKED: tl.constexpr, HAS_BITS: tl.constexpr, HAS_BIAS: tl.constexpr, RECEIVED: tl.constexpr,
     LARGEST: tl.constexpr, ROW: tl.constexpr, BAND: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
-    """Visit the blocks of queries first <= i0 < last, both multiples of BM."""
+    """Visit the blocks of queries first <= i0 < last, both multiples of BM; `edge` is where the segment ends."""
     norm, sums, weight = _rows_of(NORM, ROWS, WEIGHT, norm_at, rows_at, first, last, first_visit, BM, ROW, WEIGHTED)
     for i0 in range(first, last, BM):
         norm_1, sums_1, weight_1 = _rows_of(
@@ -107,7 +116,13 @@ def _sweep(
             RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
         )  # fmt: skip
         norm, sums, weight = norm_1, sums_1, weight_1
-    return received, largest, band
+        if BAND:
+            if i0 + BM == edge:
+                _flush(BANDS, bands_at, segment, band, BM)
+                band = band * 0.0
+                segment += 1
+                edge = j0 + tl.load(EDGES + segment + 1)
+    return received, largest, band, segment, edge
 
 
 @triton.jit
@@ -128,7 +143,6 @@ def _weights(
     if HAS_FACTOR:
         scale = scale * tl.load(FACTOR + h)
     cols = tl.arange(0, BN)
-    entries = tl.arange(0, 2 * BM)
     norm_at = bh.to(tl.int64) * norm_rows
     scratch = (slot * heads + own).to(tl.int64)
     rows_at = scratch * norm_rows
@@ -166,34 +180,33 @@ def _weights(
                     bias = tl.load(BIAS + row * tk + j, mask=j < tk, other=0.0)
                 if extra != 0:
                     full_stop = full_begin  # every block is masked
-            for segment in range(segments):
-                first = begin
-                last = stop
-                if BAND:
-                    first = tl.maximum(first, j0 + tl.load(EDGES + segment))
-                    last = tl.minimum(last, j0 + tl.load(EDGES + segment + 1))
-                full = tl.minimum(tl.maximum(full_begin, first), last)
-                full_end = tl.minimum(tl.maximum(full_stop, first), last)
-                band = thread_sums(pair_rows(tl.zeros([BM, BN], tl.float32), False))
-                received, largest, band = _sweep(
-                    qd, k, b, h, first, full, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
-                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
-                    SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-                )  # fmt: skip
-                received, largest, band = _sweep(
-                    qd, k, b, h, full, full_end, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
-                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
-                    SOFTCAP, PRECISION, False, False, False, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-                )  # fmt: skip
-                received, largest, band = _sweep(
-                    qd, k, b, h, full_end, last, ROWS, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits, bias, norm_at,
-                    rows_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest, band, D, BM, BN,
-                    SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST, ROW, BAND, WEIGHTED,
-                )  # fmt: skip
-                if BAND:
-                    counted = entries < 2 * BM * (segment % 2)  # every other segment is a band of one bin
-                    to = BANDS + (bands_at + segment // 2) * 2 * BM + entries
-                    tl.store(to, tl.load(to, mask=counted, other=0.0) + band, mask=counted)
+            band = thread_sums(pair_rows(tl.zeros([BM, BN], tl.float32), False))
+            segment = begin * 0
+            edge = begin * 0
+            if BAND:
+                for following in range(1, segments):
+                    segment += (begin - j0 >= tl.load(EDGES + following)).to(tl.int32)
+                edge = j0 + tl.load(EDGES + segment + 1)
+            received, largest, band, segment, edge = _sweep(
+                qd, k, b, h, begin, full_begin, ROWS, BANDS, EDGES, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits,
+                bias, norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
+                band, segment, edge, D, BM, BN, SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST,
+                ROW, BAND, WEIGHTED,
+            )  # fmt: skip
+            received, largest, band, segment, edge = _sweep(
+                qd, k, b, h, full_begin, full_stop, ROWS, BANDS, EDGES, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits,
+                bias, norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
+                band, segment, edge, D, BM, BN, SOFTCAP, PRECISION, False, False, False, RECEIVED, LARGEST,
+                ROW, BAND, WEIGHTED,
+            )  # fmt: skip
+            received, largest, band, segment, edge = _sweep(
+                qd, k, b, h, full_stop, stop, ROWS, BANDS, EDGES, NORM, WEIGHT, LOW, HIGH, QUERY_BITS, key_bits,
+                bias, norm_at, rows_at, bands_at, masks_at, bits_at, j0, tq, first_visit, scale, cap, received, largest,
+                band, segment, edge, D, BM, BN, SOFTCAP, PRECISION, True, HAS_BITS, HAS_BIAS, RECEIVED, LARGEST,
+                ROW, BAND, WEIGHTED,
+            )  # fmt: skip
+            if BAND:
+                _flush(BANDS, bands_at, segment, band, BM)
             if NESTED:
                 if stop > begin:
                     first_visit = 0
