@@ -15,6 +15,8 @@ from ._visible import queries_that_see
 
 SLACK = 1 - 1e-4
 """Candidates are taken a rounding error below the threshold."""
+WORTH = 8
+"""Where no stratum has this many queries, all rows cost less than a sample and its candidates (BENCHMARKS.md)."""
 
 
 class Backend(Protocol):
@@ -40,12 +42,14 @@ class Backend(Protocol):
 
 
 def screened(call: AttentionCall, want: Want, backend: Backend) -> Result:
-    """Return the result of a want with a screen."""
+    """Return the result of a want with a screen; all of it is exact where that costs less."""
     assert want.screen is not None
+    sample = draw(call, want.screen)
+    if max(level.size for level in sample.levels) < WORTH:
+        return _exact(backend.whole(call, replace(want, screen=None)))
     exact_too = replace(want, screen=None, lse=True, received=False, entropy=False, max_prob=False, mean_distance=False)
     first = backend.whole(call, exact_too)
     assert first.lse is not None
-    sample = draw(call, want.screen)
     rows: dict[str, Tensor] = {}
     if want.entropy or want.max_prob or want.mean_distance:
         asked = Want(False, entropy=want.entropy, max_prob=want.max_prob, mean_distance=want.mean_distance)
@@ -72,6 +76,14 @@ def screened(call: AttentionCall, want: Want, backend: Backend) -> Result:
         max_prob=rows.get("max_prob"),
         mean_distance=rows.get("mean_distance"),
     )
+
+
+def _exact(result: Result) -> Result:
+    """Return a result without a sample, in a screen's terms."""
+    if result.received is None:
+        return result
+    every = torch.ones_like(result.received[:, 0], dtype=torch.bool)
+    return replace(result, received_exact=every, received_bound=result.received)
 
 
 def _spread(statistic: Tensor, queries: Tensor, call: AttentionCall) -> Tensor:

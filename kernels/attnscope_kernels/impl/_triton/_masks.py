@@ -114,8 +114,9 @@ def _tiles(values: Tensor, size: int) -> Tensor:
 
 
 def _any_bit(bits: Tensor) -> Tensor:
-    """OR along the last axis of non-negative int32."""
-    total = torch.zeros_like(bits[..., 0])
-    for bit in range(HOLE + 1):
-        total |= ((bits >> bit) & 1).amax(-1) << bit
-    return total
+    """OR along the last axis, halved until one is left."""
+    while (size := bits.shape[-1]) > 1:
+        half = (size + 1) // 2
+        bits = torch.nn.functional.pad(bits, (0, size % 2)) if size % 2 else bits
+        bits = bits[..., :half] | bits[..., half:]
+    return bits[..., 0]
