@@ -47,11 +47,13 @@ class Collector:
     Attributes:
         name: the file's name.
         sees: whether `fold` gets AttentionSeen or ResidualSeen.
+        sites: where a collector that sees the residual stream reads it; see `models._base.Site`.
         variables: what `finalize` returns.
     """
 
     name: ClassVar[str]
     sees: ClassVar[Literal["attention", "residual"]] = "attention"
+    sites: ClassVar[tuple[str, ...]] = ("block_input", "block_output")
     variables: ClassVar[tuple[Variable, ...]]
 
     def want(self, batch: Batch, info: ModelInfo) -> Want:

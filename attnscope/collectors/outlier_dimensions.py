@@ -21,6 +21,7 @@ class OutlierDimensions(Collector):
 
     name: ClassVar[str] = "outlier_dimensions"
     sees: ClassVar[Literal["attention", "residual"]] = "residual"
+    sites: ClassVar[tuple[str, ...]] = ("block_output",)
     variables: ClassVar[tuple[Variable, ...]] = (
         Variable("residual_mean_abs", ("block", "dimension"), "1", "mean |x| after the block", "2601.22966"),
         Variable("residual_max_abs", ("prompt", "block"), "1", "largest |x| after the block, any token", "2402.17762"),
@@ -38,8 +39,6 @@ class OutlierDimensions(Collector):
     def fold(self, state: State, seen: Seen) -> Fold:
         """Add one block's output."""
         assert isinstance(seen, ResidualSeen)
-        if seen.site != "block_output":
-            return
         where, block, reduced = list(seen.batch.prompts), seen.block, _reduced(seen)
         del seen
         largest, sums, tokens = yield reduced

@@ -1,10 +1,10 @@
-"""The one shape of an edit: before attention it may change the call, after it the heads' outputs."""
+"""The one shape of an edit: it may change attention's call, the heads' outputs, and the residual stream."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,12 +13,25 @@ from attnscope_kernels import AttentionCall, HeadOutput
 
 from ..core.ids import HeadId
 
+if TYPE_CHECKING:
+    from ..core.batch import Batch
+    from ..models._base import Site
+
 
 @dataclass(frozen=True)
 class Edit:
     """Base of every edit; a subclass's fields are its parameters. Edits compose in the order given."""
 
     name: ClassVar[str]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where the edit acts on the residual stream; see `models._base.Site`."""
+        return ()
+
+    def stream(self, layer: int, site: Site, x: Tensor, batch: Batch | None) -> Tensor:
+        """Return the residual stream `[B, T, M]` at one of its sites; `batch` says which prompts run, where known."""
+        return x
 
     def call(self, call: AttentionCall) -> AttentionCall:
         """Return the call that attention is computed from."""

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from attnscope_kernels import AttentionCall, attend
 
 from .batches import PromptSet, check_prompts, make_batch, plan
+from .edited import edited
 from .memory import explained
 
 if TYPE_CHECKING:
@@ -51,19 +49,10 @@ def token_accuracy(
     lengths = check_prompts(prompts, scope.info.context_length)
     share = np.full(len(prompts), np.nan)
 
-    def tap(call: AttentionCall) -> Tensor:
-        for edit in edits:
-            call = edit.call(call)
-        z = attend(call, implementation=implementation).output
-        assert z is not None
-        for edit in edits:
-            z = edit.output(call, z)
-        return z
-
     for group in plan(lengths, batch_tokens):
         batch = make_batch(prompts, group, scope.device)
         queries, targets = batch.column("query_positions", "accuracy"), batch.column("target_ids", "accuracy")
-        with explained(scope, batch), torch.no_grad(), scope.attach(tap):
+        with explained(scope, batch), torch.no_grad(), edited(scope, edits, batch, implementation=implementation):
             guesses = scope.logits(batch).argmax(-1).cpu()
         starts = batch.starts.tolist()
         for b, prompt in enumerate(group):

@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from attnscope_kernels import AttentionCall, Screen, Want, attend
+from attnscope_kernels import AttentionCall, Result, Screen, Want
 
 from ..collectors import collectors as registry
 from ..collectors._base import AttentionSeen, Collector, ResidualSeen, State
@@ -21,12 +21,13 @@ from ..core.batch import Batch
 from ..core.errors import StatisticsError
 from .batches import PromptSet, check_prompts, fingerprint, make_batch, plan
 from .checkpoint import Checkpoint
+from .edited import edited
 from .folds import Folds
 from .memory import explained
 
 if TYPE_CHECKING:
     from ..edits._base import Edit
-    from ..models._base import Scope
+    from ..models._base import Scope, Site
 
 NEAR = 64
 """Distances that a screen still bins, tokens: what a sparse decoder's recent window holds."""
@@ -128,24 +129,30 @@ def run_batch(
     want = reduce(or_, (c.want(batch, scope.info) for c in folds.attention), Want(screen=screen))
     ran: set[str] = set()
 
-    def tap(call: AttentionCall) -> Tensor:
-        for edit in edits:
-            call = edit.call(call)
-        result = attend(call, want, implementation)
+    def listen(call: AttentionCall, result: Result) -> None:
         ran.add(result.implementation + (f" ({', '.join(result.kernels)})" if result.kernels else ""))
-        assert result.output is not None
         if folds.attention:
             projection = partial(scope.output_projection, call.layer)
             folds.add(AttentionSeen(scope.info, batch, scope.info.rows[call.layer], call, result, projection))
-        z = result.output
-        for edit in edits:
-            z = edit.output(call, z)
-        return z
 
-    def residual(layer: int, site: str, stream: Tensor) -> None:
+    def residual(layer: int, site: Site, stream: Tensor) -> None:
         folds.add(ResidualSeen(scope.info, batch, layer, site, stream))
 
-    with explained(scope, batch), torch.no_grad(), scope.attach(tap, residual if folds.residual else None):
+    sites = tuple(dict.fromkeys(cast("Site", site) for c in folds.residual for site in c.sites))
+    with (
+        explained(scope, batch),
+        torch.no_grad(),
+        edited(
+            scope,
+            edits,
+            batch,
+            want=want,
+            implementation=implementation,
+            listen=listen,
+            residual=residual,
+            sites=sites,
+        ),
+    ):
         scope.run(batch)
         folds.finish()
     return ran

@@ -71,6 +71,8 @@ class Folds:
         """Reduce one layer or site on its device, and start moving the results."""
         assert isinstance(seen, AttentionSeen | ResidualSeen)
         for collector in self.attention if isinstance(seen, AttentionSeen) else self.residual:
+            if isinstance(seen, ResidualSeen) and seen.site not in collector.sites:
+                continue
             fold = collector.fold(self.states[collector.name], seen)
             tensors = next(fold, None)
             if tensors is None:

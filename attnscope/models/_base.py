@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -14,12 +14,28 @@ if TYPE_CHECKING:
     from ..core.batch import Batch
     from ..core.model_info import ModelInfo
 
-Site = Literal["block_input", "block_output"]
+Site = Literal[
+    "block_input",
+    "block_output",
+    "attention_output",
+    "mlp_output",
+    "neurons",
+    "attention_norm_input",
+    "attention_norm_output",
+    "mlp_norm_input",
+    "mlp_norm_output",
+    "final_norm_input",
+    "final_norm_output",
+]
 """Where the residual stream is read: before a block, or after both of its residual additions (and before the final
-norm, also in the last block)."""
+norm, also in the last block); what attention or the MLP adds to it; the MLP's neurons `[B, T, N]` (the input of its
+down projection); what the norms before attention, before the MLP and at the end (layer = number of blocks) read and
+give."""
 
-ResidualTap = Callable[[int, Site, "Tensor"], None]
-"""Takes (layer, site, residual stream `[B, T, M]`)."""
+BLOCK_SITES: tuple[Site, ...] = ("block_input", "block_output")
+
+ResidualTap = Callable[[int, Site, "Tensor"], "Tensor | None"]
+"""Takes (layer, site, x `[B, T, M]`); a tensor that it returns takes the place of x."""
 
 
 @runtime_checkable
@@ -39,14 +55,17 @@ class Scope(Protocol):
         """Device of the input ids."""
         ...
 
-    def attach(self, tap: Tap | None = None, residual: ResidualTap | None = None) -> AbstractContextManager[None]:
-        """Send every attention call through `tap` and every block's residual stream through `residual`.
+    def attach(
+        self, tap: Tap | None = None, residual: ResidualTap | None = None, sites: Sequence[Site] = BLOCK_SITES
+    ) -> AbstractContextManager[None]:
+        """Send every attention call through `tap`, and the residual stream at `sites` through `residual`.
 
         Everything is restored on exit, also after an exception. Attaching twice at once to one model is an error.
 
         Raises:
             TapError: on exit of a `run` or `logits` inside, if the tap was not called exactly once per attention
                 layer; or when a tap is attached already.
+            UnsupportedModelError: the model has no such site.
         """
         ...
 

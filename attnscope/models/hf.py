@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from attnscope_kernels.contract import Tap
 
 from ..core.batch import Batch
 from ..core.errors import TapError, UnsupportedModelError
-from ._base import ResidualTap
+from ._base import BLOCK_SITES, ResidualTap, Site
 from ._describe import describe
 from ._inputs import batch_inputs, body_of
 from ._layout import find_layout
+from ._parts import Parts, find_parts
 from ._probe import input_device, probe, switched
 from ._projection import split_projection
 from ._refusals import refuse_by_name, refuse_own_attention
@@ -83,15 +85,23 @@ class HFScope:
         """Device of the input ids."""
         return input_device(self.model)
 
+    @cached_property
+    def parts(self) -> Parts:
+        """The modules that write to and read from the residual stream, found by one forward on first use."""
+        return find_parts(self.model, self._layout, self.info.d_model)
+
     @contextmanager
-    def attach(self, tap: Tap | None = None, residual: ResidualTap | None = None) -> Iterator[None]:
-        """Send attention calls through `tap` and every block's residual stream through `residual`.
+    def attach(
+        self, tap: Tap | None = None, residual: ResidualTap | None = None, sites: Sequence[Site] = BLOCK_SITES
+    ) -> Iterator[None]:
+        """Send attention calls through `tap` and the residual stream at `sites` through `residual`.
 
         Works for `run`, `logits` and for your own calls of `scope.model(...)` and `scope.model.generate(...)`, with
         or without a key/value cache.
 
         Raises:
             TapError: something is attached already; or a forward inside did not call the tap exactly once a layer.
+            UnsupportedModelError: the model has no such site.
         """
         layout = self._layout
         if self._attached or any(module in sessions for module in layout.attention):
@@ -105,7 +115,9 @@ class HFScope:
             self._attached = True
             stack.callback(setattr, self, "_attached", False)
             if residual is not None:
-                stack.enter_context(residual_hooks(layout.blocks, self.info.d_model, residual))
+                stack.enter_context(
+                    residual_hooks(layout.blocks, self.info.d_model, residual, sites, lambda: self.parts)
+                )
             if tap is not None:
                 self._listen(stack, Session(tap, layout.attention, self.info.model_id))
             yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from attnscope_kernels.contract import AttentionCall, Tap
 from ..core.batch import Batch
 from ..core.errors import TapError, UnsupportedModelError
 from ..core.model_info import ModelInfo
-from ._base import ResidualTap
+from ._base import BLOCK_SITES, ResidualTap, Site
 from ._options import read_device, read_dtype
 
 
@@ -141,6 +141,7 @@ class Toy:
         self.tokenizer: Any = None
         self._tap: Tap = _plain
         self._residual: ResidualTap | None = None
+        self._sites: tuple[Site, ...] = BLOCK_SITES
         self._attached = False
 
     @property
@@ -149,12 +150,25 @@ class Toy:
         return self.model.embedding.device
 
     @contextmanager
-    def attach(self, tap: Tap | None = None, residual: ResidualTap | None = None) -> Iterator[None]:
-        """Send attention through `tap` and the residual stream through `residual`; see `Scope.attach`."""
+    def attach(
+        self, tap: Tap | None = None, residual: ResidualTap | None = None, sites: Sequence[Site] = BLOCK_SITES
+    ) -> Iterator[None]:
+        """Send attention through `tap` and the residual stream through `residual`; see `Scope.attach`.
+
+        Raises:
+            UnsupportedModelError: a site other than before and after blocks; this model has no norms and no MLPs.
+        """
+        if residual is not None and (lacking := [site for site in sites if site not in BLOCK_SITES]):
+            raise UnsupportedModelError(
+                f"site {lacking[0]} of {self.info.model_id}",
+                found="a model without norms and MLPs",
+                expected=f"one of {', '.join(BLOCK_SITES)}",
+            )
         if self._attached:
             found = "a tap that is attached already"
             raise TapError(f"model {self.info.model_id}", found=found, expected="one at a time")
         self._attached, self._tap, self._residual = True, tap or _plain, residual
+        self._sites = tuple(sites)
         try:
             yield
         finally:
@@ -184,8 +198,7 @@ class Toy:
         x = self.model.embedding[ids] + _positions(valid, self.info.d_model).to(self.model.embedding.dtype)
         window = self.info.windows[0]
         for layer, block in enumerate(self.model.layers):
-            if self._residual is not None:
-                self._residual(layer, "block_input", x)
+            x = self._seen(layer, "block_input", x)
             call = block.call(layer, x, valid if batch.padded else None, window)  # type: ignore[operator]
             z = self._tap(call)
             expected = (*call.q.shape[:3], call.v.shape[3])
@@ -193,9 +206,14 @@ class Toy:
                 found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
                 raise TapError(f"tap at layer {layer}", found=found, expected=f"z of shape {expected} [B, H, Tq, Dv]")
             x = x + torch.einsum("bhtd,hdm->btm", z, block.w_o)  # type: ignore[arg-type]
-            if self._residual is not None:
-                self._residual(layer, "block_output", x)
+            x = self._seen(layer, "block_output", x)
         return x
+
+    def _seen(self, layer: int, site: Site, x: Tensor) -> Tensor:
+        if self._residual is None or site not in self._sites:
+            return x
+        changed = self._residual(layer, site, x)
+        return x if changed is None else changed
 
 
 def _plain(call: AttentionCall) -> Tensor:

@@ -128,7 +128,7 @@ def test_other_errors_pass_through(model, monkeypatch):
     def refuse(*_: object) -> None:
         raise ContractError("a call")
 
-    monkeypatch.setattr("attnscope.engine.collect.attend", refuse)
+    monkeypatch.setattr("attnscope.engine.edited.attend", refuse)
     with pytest.raises(ContractError, match="a call"):
         collect(scope, prompts(8), ["entropy"])
 

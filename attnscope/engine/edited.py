@@ -1,0 +1,84 @@
+"""One forward with edits, and whoever listens to it: the only place where edits and the model meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from attnscope_kernels import AttentionCall, Result, Want, attend
+
+from ..core.batch import Batch
+from ..models._base import ResidualTap, Site
+
+if TYPE_CHECKING:
+    from ..edits._base import Edit
+    from ..models._base import Scope
+
+NOTHING = Want()
+Listener = Callable[[AttentionCall, Result], None]
+
+
+@contextmanager
+def edited(
+    scope: Scope,
+    edits: Sequence[Edit] = (),
+    batch: Batch | None = None,
+    *,
+    want: Want = NOTHING,
+    implementation: str = "auto",
+    listen: Listener | None = None,
+    residual: ResidualTap | None = None,
+    sites: Sequence[Site] = (),
+) -> Iterator[None]:
+    """Attach edits to a model: they change the calls and the residual stream, listeners see what they changed.
+
+    Args:
+        scope: a loaded model.
+        edits: in the order in which they act.
+        batch: the prompts that will run, for edits at chosen positions; None for your own calls of the model.
+        want: what `listen` needs of attention.
+        implementation: kernel implementation.
+        listen: gets every attention call after edits, and its result.
+        residual: gets the residual stream at `sites`, after edits.
+        sites: where.
+
+    Raises:
+        TapError: something is attached already.
+        UnsupportedModelError: the model lacks a site.
+
+    Example:
+        >>> import attnscope, torch
+        >>> from attnscope.edits.ablate_head import AblateHead
+        >>> scope = attnscope.load(device="cpu")
+        >>> ids = torch.tensor([[0, 5, 7]])
+        >>> with edited(scope, [AblateHead((attnscope.HeadId(1, 0),))]):
+        ...     scope.model(input_ids=ids).logits.shape
+        torch.Size([1, 3, 4096])
+    """
+
+    def tap(call: AttentionCall) -> Tensor:
+        for edit in edits:
+            call = edit.call(call)
+        result = attend(call, want, implementation)
+        assert result.output is not None
+        if listen is not None:
+            listen(call, result)
+        z = result.output
+        for edit in edits:
+            z = edit.output(call, z)
+        return z
+
+    def streams(layer: int, site: Site, x: Tensor) -> Tensor:
+        for edit in edits:
+            if site in edit.sites:
+                x = edit.stream(layer, site, x, batch)
+        if residual is not None and site in sites:
+            residual(layer, site, x)
+        return x
+
+    wanted = list(dict.fromkeys([*(site for edit in edits for site in edit.sites), *sites]))
+    with scope.attach(tap, streams if wanted else None, wanted):
+        yield
