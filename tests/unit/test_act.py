@@ -16,6 +16,7 @@ from attnscope.core.ids import HeadId
 from attnscope.edits.calibrate_sinks import CalibrateSinks
 from attnscope.engine.accuracy import token_accuracy
 from attnscope.engine.act import act_sinks, choose_heads
+from attnscope.engine.batches import make_batch
 from attnscope_kernels import AttentionCall, attend
 
 SCOPE = attnscope.load(backend="toy")
@@ -23,8 +24,22 @@ IDS = [
     torch.randint(0, SCOPE.info.vocab_size, (n,), generator=torch.Generator().manual_seed(n)).tolist()
     for n in (30, 12, 21)
 ]
+
+
+def targets_of(ids: list[int]) -> list[int]:
+    """At each place one of the model's two most likely tokens in turn, so that edits move accuracy both ways."""
+    batch = make_batch(datasets.Dataset.from_dict({"input_ids": [ids]}), [0], "cpu")
+    with torch.no_grad():
+        best = SCOPE.logits(batch)[0].topk(2).indices.tolist()
+    return [pair[place % 2] for place, pair in enumerate(best)]
+
+
 PROMPTS = datasets.Dataset.from_dict(
-    {"input_ids": IDS, "query_positions": [list(range(len(ids) - 1)) for ids in IDS], "target_ids": [x[1:] for x in IDS]}
+    {
+        "input_ids": IDS,
+        "query_positions": [list(range(len(ids))) for ids in IDS],
+        "target_ids": [targets_of(ids) for ids in IDS],
+    }
 )
 
 
@@ -37,8 +52,6 @@ def matrices(prompt: int) -> dict[int, torch.Tensor]:
         output = attend(call).output
         assert output is not None
         return output
-
-    from attnscope.engine.batches import make_batch
 
     with torch.no_grad(), SCOPE.attach(tap):
         SCOPE.run(make_batch(PROMPTS, [prompt], "cpu"))
