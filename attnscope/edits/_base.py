@@ -59,6 +59,30 @@ def edit_heads(call: AttentionCall, heads: list[int], factor: float, patches: Te
     return call.replace(head_output=edit if call.head_output is None else call.head_output.then(edit))
 
 
+def all_counted(call: AttentionCall) -> AttentionCall:
+    """Return the call with every query counted, so that lse is missing only where a query sees no key."""
+    b, _, tq, _ = call.q.shape
+    return call.replace(query_valid=torch.ones(b, tq, dtype=torch.bool, device=call.q.device))
+
+
+def finish_heads(call: AttentionCall, z: Tensor) -> Tensor:
+    """Return an output that was computed without `head_output` as attention gives it: padded, scaled, patched.
+
+    Args:
+        call: of these heads.
+        z: `[B, H, Tq, Dv]`, a tensor of its own.
+    """
+    padded, output = call.padded_queries, call.head_output
+    if padded is not None:
+        z = z.masked_fill(padded[:, None, :, None], 0)
+    if output is None:
+        return z
+    z = z * output.scale.to(z)[:, None, None]
+    if output.patches is not None:
+        z[:, list(output.patched)] += output.patches.to(z)
+    return z
+
+
 def heads_of(heads: Iterable[HeadId], layer: int) -> list[int]:
     """Return the query heads of one layer."""
     return sorted(head.head for head in heads if head.layer == layer)

@@ -11,13 +11,15 @@ from attnscope_kernels import AttentionCall, Knockout
 
 from ..core.errors import TaskError
 from ._base import Edit
+from ._positions import at_positions, token_positions
 
 
 @dataclass(frozen=True)
 class KnockOut(Edit):
     """Remove (query, key) pairs before the softmax, so that rows renormalise (2304.14767).
 
-    Blocking position 0 also removes the attention sink: results say so by recording the edit.
+    Positions are counted from each prompt's first token, so that padding on either side changes nothing. Blocking
+    position 0 also removes the attention sink: results say so by recording the edit.
 
     Attributes:
         queries: query positions; None means all.
@@ -45,11 +47,22 @@ class KnockOut(Edit):
             return call
         b, h, tq, _ = call.q.shape
         tk = call.k.shape[2]
-        keys = _mask(self.keys, tk, "key").expand(b, tk)
-        at = None if self.queries is None else tuple(q - call.offset for q in self.queries if q >= call.offset)
-        queries = _mask(at, tq, "query").expand(b, tq)
-        knockout = Knockout(*(mask.to(call.q.device) for mask in (_mask(self.heads, h, "head"), queries, keys)))
+        heads = _mask(self.heads, h, "head").to(call.q.device)
+        positions = token_positions(call)
+        keys = _at(positions, _mask(self.keys, tk, "key"), call).expand(b, tk)
+        if self.queries is None:
+            queries = torch.ones(b, tq, dtype=torch.bool, device=call.q.device)
+        elif positions is None or not call.self_attention:
+            at = tuple(q - call.offset for q in self.queries if q >= call.offset)
+            queries = _mask(at, tq, "query").expand(b, tq).to(call.q.device)
+        else:
+            queries = _at(positions, _mask(self.queries, tk, "query"), call)[:, call.offset : call.offset + tq]
+        knockout = Knockout(heads, queries, keys)
         return call.replace(knockouts=(*call.knockouts, knockout))
+
+
+def _at(positions: torch.Tensor | None, table: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+    return at_positions(positions, table[None, None].to(call.q.device))[:, 0]
 
 
 def _mask(chosen: tuple[int, ...] | None, size: int, what: str) -> torch.Tensor:

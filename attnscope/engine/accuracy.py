@@ -13,6 +13,7 @@ from .edited import edited
 from .memory import explained
 
 if TYPE_CHECKING:
+    from ..core.batch import Batch
     from ..edits._base import Edit
     from ..models._base import Scope
 
@@ -51,11 +52,23 @@ def token_accuracy(
 
     for group in plan(lengths, batch_tokens):
         batch = make_batch(prompts, group, scope.device)
-        queries, targets = batch.column("query_positions", "accuracy"), batch.column("target_ids", "accuracy")
-        with explained(scope, batch), torch.no_grad(), edited(scope, edits, batch, implementation=implementation):
-            guesses = scope.logits(batch).argmax(-1).cpu()
-        starts = batch.starts.tolist()
-        for b, prompt in enumerate(group):
-            where = torch.tensor(queries[b]) + starts[b]
-            share[prompt] = (guesses[b, where] == torch.tensor(targets[b])).double().mean()
+        share[group] = batch_accuracy(scope, batch, edits=edits, implementation=implementation)
     return share
+
+
+def batch_accuracy(
+    scope: Scope, batch: Batch, *, edits: Sequence[Edit] = (), implementation: str = "auto"
+) -> np.ndarray:
+    """Return the same of one batch, `[B]` in its order.
+
+    Raises:
+        TaskError: a column is missing.
+        DeviceError: the device ran out of memory.
+    """
+    queries, targets = batch.column("query_positions", "accuracy"), batch.column("target_ids", "accuracy")
+    with explained(scope, batch), torch.no_grad(), edited(scope, edits, batch, implementation=implementation):
+        guesses = scope.logits(batch).argmax(-1).cpu()
+    starts = batch.starts.tolist()
+    places = [torch.tensor(queries[b]) + start for b, start in enumerate(starts)]
+    hits = [guesses[b, place] == torch.tensor(targets[b]) for b, place in enumerate(places)]
+    return np.array([float(hit.double().mean()) for hit in hits])

@@ -14,8 +14,11 @@ from attnscope.core.ids import HeadId
 from attnscope.edits import edits
 from attnscope.edits._base import Edit
 from attnscope.edits.ablate_head import AblateHead
+from attnscope.edits.calibrate_sinks import CalibrateSinks
 from attnscope.edits.knock_out import KnockOut
+from attnscope.edits.knock_out_sinks import KnockOutSinks
 from attnscope.edits.scale_head import ScaleHead
+from attnscope.edits.stream_window import StreamWindow
 from attnscope.engine.ablations import ablate_with_control, random_others
 from attnscope.engine.batches import make_batch
 from attnscope_kernels import AttentionCall, attend
@@ -27,6 +30,9 @@ EXAMPLES: dict[str, Edit] = {
     "ablate_head": AblateHead(HEADS),
     "scale_head": ScaleHead(HEADS, 0.5),
     "knock_out": KnockOut(keys=(0, 2), layers=(1,), heads=(0,)),
+    "knock_out_sinks": KnockOutSinks({1: (0, 2)}, (HeadId(1, 0),)),
+    "calibrate_sinks": CalibrateSinks({HeadId(0, 1): (1,), HeadId(1, 3): (0, 2)}),
+    "stream_window": StreamWindow(HEADS, sinks=1, recent=3),
 }
 
 
