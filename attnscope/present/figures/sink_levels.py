@@ -1,0 +1,112 @@
+"""Sink levels: the blocks over which each lives, and how much attention its sinks get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from ..style import THEMES, ThemeName
+from ..views.sink_levels import LevelRow
+from ..wording import number
+from ._layout import axis, layer_ticks, layout, plain
+
+_COLOURS = {"primary": "strong", "secondary": "accent", "attention only": "muted", "short-lived": "second"}
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+_DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def level_spans(rows: Sequence[LevelRow], theme: ThemeName = "light") -> go.Figure:
+    """Draw one bar a level, from the first block to the last.
+
+    Raises:
+        ValueError: no levels were given.
+    """
+    if not rows:
+        raise ValueError("level_spans needs at least one level")
+    blocks = max((len(row.shares) for row in rows), default=1)
+    figure = go.Figure(
+        go.Bar(
+            y=[row.name for row in rows],
+            x=[row.lifetime for row in rows],
+            base=[row.first_layer - 0.5 for row in rows],
+            orientation="h",
+            width=0.5,
+            marker={"color": [colour(row, theme) for row in rows]},
+            text=[f"{row.n_sinks} sinks, norm {number(row.norm)}" for row in rows],
+            textposition="none",
+            customdata=[_tokens(row) for row in rows],
+            hovertemplate="%{y}: %{text}<br>%{customdata}<extra></extra>",
+        )
+    )
+    for row in rows:
+        left = row.first_layer < blocks / 2
+        figure.add_annotation(
+            x=row.first_layer - 0.4 if left else row.first_layer + row.lifetime - 0.6,
+            y=row.name,
+            text=f"{row.n_sinks} sink{'s' if row.n_sinks != 1 else ''}, norm {number(row.norm)}",
+            showarrow=False,
+            xanchor="left" if left else "right",
+            yshift=-26 if len(rows) > 1 else -34,
+            font={"size": 12, "color": THEMES[theme].muted},
+        )
+    figure.update_layout(
+        **layout(theme, height=spans_height(len(rows)), showlegend=False),
+        xaxis=axis(
+            theme,
+            "output of block",
+            range=[-0.5, blocks - 0.5],
+            showgrid=False,
+            **layer_ticks(tuple(range(blocks))),
+        ),
+        yaxis=axis(theme, "level", autorange="reversed", type="category", showgrid=False),
+    )
+    return figure
+
+
+def spans_height(n: int) -> int:
+    """Return the figure's height in pixels."""
+    return max(220, 110 + 66 * n)
+
+
+def level_lines(rows: Sequence[LevelRow], theme: ThemeName = "light", most: int = 8) -> go.Figure:
+    """Draw attention share by layer, one line a level; the levels with most sinks where there are many.
+
+    Raises:
+        ValueError: attention on no level was measured.
+    """
+    held = [row for row in rows if row.measured]
+    if not held:
+        raise ValueError("level_lines needs at least one level with a measured share")
+    shown = sorted(sorted(held, key=lambda row: -row.n_sinks)[:most], key=lambda row: row.index)
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=list(range(len(row.shares))),
+                y=list(row.shares),
+                name=row.name,
+                mode="lines+markers",
+                line={"color": colour(row, theme), "width": 2.5, "dash": _DASHES[i // len(_SYMBOLS) % len(_DASHES)]},
+                marker={"color": colour(row, theme), "size": 8, "symbol": _SYMBOLS[i % len(_SYMBOLS)]},
+                hovertemplate=f"{row.name}, layer %{{x}}: %{{y:.1%}}<extra></extra>",
+            )
+            for i, row in enumerate(shown)
+        ]
+    )
+    blocks = max(len(row.shares) for row in shown)
+    figure.update_layout(
+        **layout(theme, height=340),
+        xaxis=axis(theme, "layer", showgrid=False, **layer_ticks(tuple(range(blocks)))),
+        yaxis=axis(theme, "share of a query's attention, a sink", tickformat=".0%", rangemode="tozero"),
+    )
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def colour(row: LevelRow, theme: ThemeName) -> str:
+    """Return the colour of a level's kind."""
+    return str(getattr(THEMES[theme], _COLOURS[row.kind]))
+
+
+def _tokens(row: LevelRow) -> str:
+    return ", ".join(f"{plain(token)} ({count})" for token, count in row.tokens)
