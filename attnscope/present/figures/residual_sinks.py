@@ -49,7 +49,7 @@ def rescaling_lines(view: ResidualSinkView, theme: ThemeName = "light") -> go.Fi
     """
     reads, colours = _held(view), THEMES[theme]
     lines = [
-        _line(view, "bound", [read.bound for read in reads], colours.muted, "line-ew-open", "dash"),
+        _line(view, "bound", [read.bound for read in reads], colours.muted, "diamond-open", "dash"),
         _line(view, "measured rms", [read.rms for read in reads], colours.accent, "circle", "solid"),
     ]
     figure = go.Figure(lines if any(read.bound is not None for read in reads) else lines[1:])
@@ -109,8 +109,8 @@ def quantisation_bars(bars: Sequence[LossBar], theme: ThemeName = "light") -> go
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [0.0 if bar.high is None else bar.high - bar.value for bar in bars],
-                "arrayminus": [0.0 if bar.low is None else bar.value - bar.low for bar in bars],
+                "array": [None if bar.high is None else bar.high - bar.value for bar in bars],
+                "arrayminus": [None if bar.low is None else bar.value - bar.low for bar in bars],
                 "color": colours.text,
                 "thickness": 1.5,
                 "width": 6,
@@ -136,7 +136,7 @@ def _reads(view: ResidualSinkView, theme: ThemeName) -> dict[str, Any]:
     step = max(1, -(-len(view.names) // 13))
     places = list(range(0, len(view.names), step))
     shown = [plain(view.names[i]).replace("attention ", "a").replace("mlp ", "m") for i in places]
-    title = "norm, in the order of the forward pass (a: before attention, m: before the MLP)"
+    title = "norm, in forward order (a: attention, m: MLP)"
     return axis(
         theme,
         title,

@@ -27,29 +27,16 @@ def level_spans(rows: Sequence[LevelRow], theme: ThemeName = "light") -> go.Figu
     blocks = max((len(row.shares) for row in rows), default=1)
     figure = go.Figure(
         go.Bar(
-            y=[row.name for row in rows],
+            y=[_named(row) for row in rows],
             x=[row.lifetime for row in rows],
             base=[row.first_layer - 0.5 for row in rows],
             orientation="h",
             width=0.5,
             marker={"color": [colour(row, theme) for row in rows]},
-            text=[f"{row.n_sinks} sinks, norm {number(row.norm)}" for row in rows],
-            textposition="none",
             customdata=[_tokens(row) for row in rows],
-            hovertemplate="%{y}: %{text}<br>%{customdata}<extra></extra>",
+            hovertemplate="%{y}<br>%{customdata}<extra></extra>",
         )
     )
-    for row in rows:
-        left = row.first_layer < blocks / 2
-        figure.add_annotation(
-            x=row.first_layer - 0.4 if left else row.first_layer + row.lifetime - 0.6,
-            y=row.name,
-            text=f"{row.n_sinks} sink{'s' if row.n_sinks != 1 else ''}, norm {number(row.norm)}",
-            showarrow=False,
-            xanchor="left" if left else "right",
-            yshift=-26 if len(rows) > 1 else -34,
-            font={"size": 12, "color": THEMES[theme].muted},
-        )
     figure.update_layout(
         **layout(theme, height=spans_height(len(rows)), showlegend=False),
         xaxis=axis(
@@ -106,6 +93,10 @@ def level_lines(rows: Sequence[LevelRow], theme: ThemeName = "light", most: int 
 def colour(row: LevelRow, theme: ThemeName) -> str:
     """Return the colour of a level's kind."""
     return str(getattr(THEMES[theme], _COLOURS[row.kind]))
+
+
+def _named(row: LevelRow) -> str:
+    return f"{row.name}<br>{row.n_sinks} sink{'s' if row.n_sinks != 1 else ''}, norm {number(row.norm)}"
 
 
 def _tokens(row: LevelRow) -> str:

@@ -63,7 +63,7 @@ def sink_map_figure(maps: Sequence[SinkMap], theme: ThemeName = "light") -> go.F
     figure.update_layout(
         **layout(theme, height=map_height(rows), plot_bgcolor=colours.sunken),
         xaxis=axis(theme, "position and token of the sink", showgrid=False, tickangle=0, **show["xaxis"]),
-        yaxis=axis(theme, "layer", showgrid=False, range=[-0.5, rows - 0.5], **layer_ticks(tuple(range(rows)))),
+        yaxis=axis(theme, "layer", showgrid=False, range=[rows - 0.5, -0.5], **layer_ticks(tuple(range(rows)))),
         updatemenus=[{"buttons": [_button(item, state) for item, state in zip(maps, states, strict=True)]}],
     )
     figure.layout.margin.t, figure.layout.margin.b = 24, 72

@@ -45,7 +45,7 @@ def writer_bars(views: Sequence[WriterView], theme: ThemeName = "light") -> go.F
         )
         figure.add_trace(bars, row, column)
         low, high = min(0.0, *view.along), max(0.0, *view.along)
-        space = 0.16 * (high - low or 1.0)
+        space = 0.22 * (high - low or 1.0)
         figure.update_xaxes(
             axis(
                 theme,

@@ -32,7 +32,7 @@ def _weakening(report: SinkReport) -> str:
     if not rows:
         return m.not_measured("no layer was compared with and without secondary sinks")
     absent = [row for row in rows if row.with_secondary.value is None]
-    note = "The primary sink loses attention where secondary sinks appear, if the lines part."
+    note = "Where the lines part, the primary sink loses attention to secondary sinks."
     if absent:
         note += f" Not measured with secondary sinks in {len(absent)} of {len(rows)} layers: "
         note += absent[0].with_secondary.reason or "no reason given"

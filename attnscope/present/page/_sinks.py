@@ -57,7 +57,7 @@ def _groups(report: SinkReport, shown: int = 8) -> str:
     table = m.table(columns, map(_group, groups[:shown]), right=(2, 4, 5, 6, 7))
     if len(groups) > shown:
         rest = m.table(columns, map(_group, groups[shown:MOST_LISTED]), right=(2, 4, 5, 6, 7))
-        table += f"<details><summary>{len(groups) - shown} more tokens</summary>{rest}</details>"
+        table += f"<details><summary>{len(groups) - shown} more</summary>{rest}</details>"
     every = ("Prompt", "Position", "Token", "Kind", "First block", "Blocks", "Norm, × median", "Share", "In layer",
              "Heads", "Writer")  # fmt: skip
     more = f"<p class=note>The other {len(entries) - MOST_LISTED:,} are in sinks.parquet.</p>"

@@ -20,7 +20,7 @@ def sink_headline(report: SinkReport) -> str:
     Example:
         `39 sinks in 16 prompts: 16 primary, 16 secondary, 3 attention only, 4 short-lived`
     """
-    counts = Counter(sink.kind for sink in report.sinks)
+    counts: Counter[str] = Counter(sink.kind for sink in report.sinks)
     prompts = f"{report.n_prompts:,} prompt{'s' if report.n_prompts != 1 else ''}"
     if not counts:
         return f"No sinks in {prompts}"
