@@ -13,18 +13,21 @@ from ._layout import axis, layer_ticks, layout, plain
 
 _COLOURS = {"primary": "strong", "secondary": "accent", "attention only": "muted", "short-lived": "second"}
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+MOST_SPANS = 12
+"""Levels drawn as bars."""
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def level_spans(rows: Sequence[LevelRow], theme: ThemeName = "light") -> go.Figure:
-    """Draw one bar a level, from the first block to the last.
+    """Draw one bar a level, from the first block to the last; the levels with most sinks where there are many.
 
     Raises:
         ValueError: no levels were given.
     """
     if not rows:
         raise ValueError("level_spans needs at least one level")
-    blocks = max((len(row.shares) for row in rows), default=1)
+    blocks = max(len(row.shares) for row in rows)
+    rows = _fullest(rows, MOST_SPANS)
     figure = go.Figure(
         go.Bar(
             y=[_named(row) for row in rows],
@@ -44,7 +47,8 @@ def level_spans(rows: Sequence[LevelRow], theme: ThemeName = "light") -> go.Figu
             "output of block",
             range=[-0.5, blocks - 0.5],
             showgrid=False,
-            **layer_ticks(tuple(range(blocks))),
+            tickangle=0,
+            **layer_ticks(tuple(range(blocks)), 16),
         ),
         yaxis=axis(theme, "level", autorange="reversed", type="category", showgrid=False),
     )
@@ -53,7 +57,7 @@ def level_spans(rows: Sequence[LevelRow], theme: ThemeName = "light") -> go.Figu
 
 def spans_height(n: int) -> int:
     """Return the figure's height in pixels."""
-    return max(220, 110 + 66 * n)
+    return max(220, 110 + 52 * min(n, MOST_SPANS))
 
 
 def level_lines(rows: Sequence[LevelRow], theme: ThemeName = "light", most: int = 8) -> go.Figure:
@@ -65,7 +69,7 @@ def level_lines(rows: Sequence[LevelRow], theme: ThemeName = "light", most: int 
     held = [row for row in rows if row.measured]
     if not held:
         raise ValueError("level_lines needs at least one level with a measured share")
-    shown = sorted(sorted(held, key=lambda row: -row.n_sinks)[:most], key=lambda row: row.index)
+    shown = _fullest(held, most)
     figure = go.Figure(
         [
             go.Scatter(
@@ -83,7 +87,7 @@ def level_lines(rows: Sequence[LevelRow], theme: ThemeName = "light", most: int 
     blocks = max(len(row.shares) for row in shown)
     figure.update_layout(
         **layout(theme, height=340),
-        xaxis=axis(theme, "layer", showgrid=False, **layer_ticks(tuple(range(blocks)))),
+        xaxis=axis(theme, "layer", showgrid=False, tickangle=0, **layer_ticks(tuple(range(blocks)), 16)),
         yaxis=axis(theme, "share of a query's attention, a sink", tickformat=".0%", rangemode="tozero"),
     )
     figure.update_layout(showlegend=True)
@@ -93,6 +97,11 @@ def level_lines(rows: Sequence[LevelRow], theme: ThemeName = "light", most: int 
 def colour(row: LevelRow, theme: ThemeName) -> str:
     """Return the colour of a level's kind."""
     return str(getattr(THEMES[theme], _COLOURS[row.kind]))
+
+
+def _fullest(rows: Sequence[LevelRow], most: int) -> list[LevelRow]:
+    """Return the levels with most sinks, in their own order."""
+    return sorted(sorted(rows, key=lambda row: -row.n_sinks)[:most], key=lambda row: row.index)
 
 
 def _named(row: LevelRow) -> str:

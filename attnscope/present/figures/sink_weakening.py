@@ -29,7 +29,7 @@ def weakening_lines(rows: Sequence[WeakeningRow], theme: ThemeName = "light") ->
     figure = go.Figure([_line(name, layers, points, colour, symbol) for name, points, colour, symbol in series])
     figure.update_layout(
         **layout(theme, height=340, showlegend=True),
-        xaxis=axis(theme, "layer", showgrid=False, **layer_ticks(tuple(layers))),
+        xaxis=axis(theme, "layer", showgrid=False, tickangle=0, **layer_ticks(tuple(layers), 16)),
         yaxis=axis(theme, "attention on primary sinks", tickformat=".0%", rangemode="tozero"),
     )
     return figure

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from ..style import THEMES, ThemeName
 from ..views.sink_writes import WriterView, WriteView
 from ..wording import number
-from ._layout import axis, layout
+from ._layout import axis, layout, log_ticks
 
 
 def writer_bars(views: Sequence[WriterView], theme: ThemeName = "light") -> go.Figure:
@@ -90,6 +90,10 @@ def write_curves(views: Sequence[WriteView], theme: ThemeName = "light") -> go.F
         (colours.second, "cross"),
         (colours.muted, "x"),
     )
+    norms = [point.norm for view in held for point in view.curve]
+    wide = min(norms) > 0 and max(norms) > 50 * min(norms)
+    scale = {"type": "log", **log_ticks(norms)} if wide else {"rangemode": "tozero"}
+    title = "norm of the sink, log scale" if wide else "norm of the sink"
     parts = (
         ("share", "Attention share", "share of a query's attention", ".0%"),
         ("lifetime", "Lifetime", "blocks", ""),
@@ -113,7 +117,7 @@ def write_curves(views: Sequence[WriteView], theme: ThemeName = "light") -> go.F
                 hovertemplate="write × %{customdata:g}: norm %{x:.3~g}, %{y:.3~g}<extra></extra>",
             )
             figure.add_trace(line, 1, column)
-        figure.update_xaxes(axis(theme, "norm of the sink", showgrid=False, rangemode="tozero"), row=1, col=column)
+        figure.update_xaxes(axis(theme, title, showgrid=False, **scale), row=1, col=column)
         zero = {} if name == "loss" else {"rangemode": "tozero"}
         figure.update_yaxes(axis(theme, unit, tickformat=form, nticks=6, **zero), row=1, col=column)
     figure.update_annotations(font={"size": 14, "color": colours.text})

@@ -59,7 +59,7 @@ def _levels(report: SinkReport) -> str:
 
 
 def _writers(report: SinkReport) -> str:
-    written = [f"{view.level} by {view.writer}" for view in writer_views(report) if view.writer]
+    written = [f"{view.level} by {view.writer}" for view in writer_views(report, levels=3) if view.writer]
     return f"Written most: {'; '.join(written)}." if written else ""
 
 

@@ -55,10 +55,17 @@ def module_name(module: str, layer: int) -> str:
     return module if layer < 0 else f"{'MLP' if module == 'mlp' else module} {layer}"
 
 
-def writer_views(report: SinkReport, most: int = 9) -> list[WriterView]:
-    """Return the contributions of every level that has any; the smallest are joined beyond `most`."""
+def writer_views(report: SinkReport, most: int = 9, levels: int = 6) -> list[WriterView]:
+    """Return the contributions to the levels that have any.
+
+    Args:
+        report: the report.
+        most: bars a level at most; the smallest contributions are joined beyond that.
+        levels: levels at most, those with most sinks.
+    """
     found = []
-    for row in level_rows(report):
+    fullest = sorted(level_rows(report), key=lambda row: -row.n_sinks)[:levels]
+    for row in sorted(fullest, key=lambda row: row.index):
         held = [s.residual for s in report.sinks if s.level == row.index and isinstance(s.residual, ResidualEvidence)]
         written = [residual for residual in held if residual.contributions]
         if written:
