@@ -21,7 +21,9 @@ def writers_section(report: SinkReport) -> str:
     if not views:
         return m.section("sink-writers", "Who writes them", lede, m.panel(m.not_measured("no sink has contributions")))
     items = "".join(f"<li>{_writer(view)}</li>" for view in views)
-    body = m.panel(f'{m.chart("sink-writers", writers_height(views))}<ul class="note">{items}</ul>')
+    left = len(report.levels) - len(views)
+    more = f'<p class="note">Levels not drawn, with fewer sinks or without contributions: {left}.</p>' if left else ""
+    body = m.panel(f'{m.chart("sink-writers", writers_height(views))}<ul class="note">{items}</ul>{more}')
     return m.section("sink-writers", "Who writes them", lede, body)
 
 
