@@ -1,19 +1,18 @@
-"""The command line: `attnscope report`, `heads`, `doctor`, `testbed`."""
+"""The command line: `attnscope report`, `sinks`, `heads`, `doctor`, `testbed`."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from . import __version__
-from .core.errors import AttnscopeError
+from . import cli_options as options
+from .cli_options import USER_ERROR, err, exit_codes, out, run_name
+from .cli_sinks import sinks
 from .core.names import LABELS, SCORES
 
 app = typer.Typer(
@@ -24,29 +23,12 @@ app = typer.Typer(
 )
 testbed = typer.Typer(no_args_is_help=True, help="Models whose heads are known.")
 app.add_typer(testbed, name="testbed")
-out = Console()
-err = Console(stderr=True)
-
-USER_ERROR, INTERRUPTED = 2, 130
-CONFIG_HELP = "In place of a model: a transformers config.json, or gpt2, llama-3.1-8b, qwen3-0.6b, qwen3-32b."
+app.command("sinks")(sinks)
 
 
 def main() -> None:
     """Run the command line: exit code 0 done, 2 user error, 130 interrupted."""
     app()
-
-
-@contextmanager
-def exit_codes(on_interrupt: str = "Nothing was written.") -> Iterator[None]:
-    """Turn our errors into a message and exit code 2, and Ctrl-C into exit code 130."""
-    try:
-        yield
-    except AttnscopeError as error:
-        err.print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(USER_ERROR) from None
-    except KeyboardInterrupt:
-        err.print(f"interrupted. {on_interrupt}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _version(asked: bool) -> None:
@@ -66,32 +48,30 @@ def _options(
 
 @app.command()
 def report(
-    model: Annotated[str | None, typer.Argument(help="Folder or hub id; nothing means the embedded model.")] = None,
-    config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Make random weights; read none, not even a folder's own.")
-    ] = False,
+    model: options.Model = None,
+    config: options.Config = None,
+    random_weights: options.RandomWeights = False,
     out_: Annotated[Path | None, typer.Option("--out", help="Run directory [default: runs/<model>].")] = None,
-    text: Annotated[str | None, typer.Option(help=".txt, .jsonl, .parquet or a Hugging Face dataset.")] = None,
-    context: Annotated[int | None, typer.Option(min=2, help="Tokens a text prompt [default: 512].")] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Text prompts at most.")] = 16,
+    text: options.Text = None,
+    context: options.Context = None,
+    prompts: options.Prompts = 16,
     documents: Annotated[bool, typer.Option("--documents", help="One document a prompt, not packed.")] = False,
     truncate: Annotated[bool, typer.Option("--truncate", help="With --documents: cut long ones.")] = False,
     column: Annotated[str, typer.Option(help="Text column of .jsonl, .parquet and datasets.")] = "text",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [default: cuda if any].")] = None,
+    device: options.Device = None,
     device_map: Annotated[str | None, typer.Option(help="Spread over devices, for example auto.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    dtype: options.Dtype = "auto",
     backend: Annotated[str, typer.Option(help="Model backend.")] = "hf",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    revision: options.Revision = None,
     tokenizer: Annotated[str | None, typer.Option(help="Tokenizer's folder or hub id [default: the model's].")] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
-    implementation: Annotated[str, typer.Option(help="Kernels: auto, reference, tiled, triton.")] = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    implementation: options.Implementation = "auto",
     mode: Annotated[str, typer.Option(help="exact, or screen: sampled queries, exact sinks above 1%.")] = "exact",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens a batch at most.")] = 8192,
-    seed: Annotated[int, typer.Option(help="Of random weights, prompts and controls.")] = 0,
+    batch_tokens: options.BatchTokens = 8192,
+    seed: options.Seed = 0,
 ) -> None:
     """Say what every attention head does, and write a report (HTML, JSON, tables, statistics)."""
-    folder = out_ if out_ is not None else Path("runs") / _run_name(model, config, random_weights)
+    folder = out_ if out_ is not None else Path("runs") / run_name(model, config, random_weights)
     resume = f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
     with exit_codes(resume):
         from .core.run_directory import check_writable
@@ -103,7 +83,7 @@ def report(
 
         check_writable(folder)
         plan = ReportPlan(text, context, prompts, documents, truncate, column, seed, mode=mode)  # type: ignore[arg-type]
-        options: dict[str, Any] = {
+        loading: dict[str, Any] = {
             "config": config,
             "backend": backend,
             "dtype": dtype,
@@ -114,10 +94,10 @@ def report(
             "trust_remote_code": trust_remote_code,
             "seed": seed,
         }
-        early = outline(model, **options) if random_weights else None
+        early = outline(model, **loading) if random_weights else None
         if early is not None:
             announce(err, early, plan)
-        scope = load(model, random_weights=random_weights, **options)
+        scope = load(model, random_weights=random_weights, **loading)
         if early is None:
             announce(err, scope, plan)
         with tracker(err) as track:
@@ -132,13 +112,6 @@ def report(
             )
         out.print(summary(finished))
         out.print(f"report: {(folder / 'report.html').absolute()}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _run_name(model: str | None, config: str | None, random_weights: bool) -> str:
-    """Name a run so that random weights never replace a model's own run."""
-    path = Path(model or config or "pocket").absolute()
-    name = path.parent.name if path.name == "config.json" else path.name.removesuffix(".json")
-    return f"{name}-random" if random_weights else name
 
 
 @app.command()
@@ -162,7 +135,7 @@ def heads(
 @app.command()
 def doctor(
     model: Annotated[str | None, typer.Argument(help="Also say what this model would need.")] = None,
-    config: Annotated[str | None, typer.Option(help=CONFIG_HELP)] = None,
+    config: options.Config = None,
     context: Annotated[int | None, typer.Option(min=1, help="Tokens a prompt.")] = None,
 ) -> None:
     """Say what is installed, which kernels and devices work, and what a model would need."""

@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from typer.testing import Result
 
 import attnscope
-from attnscope.cli import CONFIG_HELP, _run_name
+from attnscope.cli_options import CONFIG_HELP, run_name
 from attnscope.core.errors import DeviceError, TaskError
 from attnscope.core.report import HeadReport, Measured, Missing
 from attnscope.core.run_directory import open_run
@@ -185,13 +185,13 @@ def test_the_help_names_every_shipped_shape() -> None:
 
 def test_a_run_of_random_weights_never_stands_where_the_model_s_own_would(monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _run_name(None, None, False) == "pocket"
-    assert _run_name("Qwen/Qwen3-0.6B", None, False) == "Qwen3-0.6B"
-    assert _run_name("models/mine", None, True) == "mine-random"
-    assert _run_name(None, "llama-3.1-8b", True) == "llama-3.1-8b-random"
-    assert _run_name(None, "models/mine/config.json", True) == "mine-random"
-    assert _run_name(None, "shapes/new.json", True) == "new-random"
-    assert _run_name(".", None, False) == tmp_path.name
+    assert run_name(None, None, False) == "pocket"
+    assert run_name("Qwen/Qwen3-0.6B", None, False) == "Qwen3-0.6B"
+    assert run_name("models/mine", None, True) == "mine-random"
+    assert run_name(None, "llama-3.1-8b", True) == "llama-3.1-8b-random"
+    assert run_name(None, "models/mine/config.json", True) == "mine-random"
+    assert run_name(None, "shapes/new.json", True) == "new-random"
+    assert run_name(".", None, False) == tmp_path.name
 
 
 def test_the_toy_has_random_weights_and_reports() -> None:

@@ -4,12 +4,29 @@ Every figure takes `theme` ("light" or "dark") and nothing but views.
 """
 
 from .causal import causal_bars
+from .effects import effect_dots
 from .head_grid import head_grid_figure
 from .profiles import distance_profiles
 from .residual import outlier_bars, residual_norm_lines
+from .residual_sinks import direct_lines, quantisation_bars, read_scores, rescaling_lines
 from .scores import score_heatmap
+from .sink_levels import level_lines, level_spans
+from .sink_map import sink_map_figure
+from .sink_weakening import weakening_lines
+from .sink_writes import write_curves, writer_bars
 
 __all__ = [
+    "effect_dots",
+    "direct_lines",
+    "quantisation_bars",
+    "read_scores",
+    "rescaling_lines",
+    "level_lines",
+    "level_spans",
+    "sink_map_figure",
+    "weakening_lines",
+    "write_curves",
+    "writer_bars",
     "causal_bars",
     "distance_profiles",
     "head_grid_figure",

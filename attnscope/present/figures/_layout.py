@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -61,3 +63,14 @@ def layer_ticks(layers: tuple[int, ...], most: int = 24) -> dict[str, Any]:
     """Return ticks for a categorical axis of integers that do not crowd."""
     step = max(1, -(-len(layers) // most))
     return {"tickmode": "array", "tickvals": list(layers[::step]), "ticktext": [str(x) for x in layers[::step]]}
+
+
+def log_ticks(values: Sequence[float]) -> dict[str, object]:
+    """Return ticks at 1, 2 and 5 times powers of ten, or at powers alone where those would crowd."""
+    positive = [value for value in values if value > 0 and math.isfinite(value)]
+    if not positive:
+        return {}
+    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
+    steps = (1, 2, 5) if high - low <= 3 else (1,)
+    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from ..style import THEMES, ThemeName
 from ..views.residual import OutlierRow, ResidualNorms
-from ._layout import axis, layout
+from ._layout import axis, layout, log_ticks
 
 
 def residual_norm_lines(norms: ResidualNorms, theme: ThemeName = "light") -> go.Figure:
@@ -47,7 +46,7 @@ def residual_norm_lines(norms: ResidualNorms, theme: ThemeName = "light") -> go.
             ticktext=[names[i] for i in places],
             showgrid=False,
         ),
-        yaxis=axis(theme, "ℓ₂ norm, log scale", type="log", **_log_ticks((*norms.first, *norms.others))),
+        yaxis=axis(theme, "ℓ₂ norm, log scale", type="log", **log_ticks((*norms.first, *norms.others))),
     )
     return figure
 
@@ -76,14 +75,3 @@ def outlier_bars(rows: Sequence[OutlierRow], theme: ThemeName = "light") -> go.F
         yaxis=axis(theme, "mean |x| ÷ median dimension's", rangemode="tozero"),
     )
     return figure
-
-
-def _log_ticks(values: Sequence[float]) -> dict[str, object]:
-    """Return ticks at 1, 2 and 5 times powers of ten, or at powers alone where those would crowd."""
-    positive = [value for value in values if value > 0 and math.isfinite(value)]
-    if not positive:
-        return {}
-    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
-    steps = (1, 2, 5) if high - low <= 3 else (1,)
-    ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
-    return {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

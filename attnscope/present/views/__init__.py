@@ -2,16 +2,46 @@
 
 from .causal import Bar, CausalView, causal_views
 from .decode import DecodeView, decode_view
+from .effects import Effect
 from .heads import HeadCell, HeadGrid, HeadRow, head_grid, heads_table
 from .labels import SPECIFICITY, RankedHead, headline, label_counts, labels_of, top_heads
 from .profiles import DistanceProfile, bin_names, distance_profile, labelled_profiles, received_mass
 from .provenance import ProvenanceView, RuleRow, provenance_view, rule_rows
 from .residual import OutlierRow, ResidualNorms, outlier_rows, residual_norms
+from .residual_sinks import LossBar, ResidualSinkView, residual_sink_view
 from .scores import MissingEvidence, ScoreGrid, missing_evidence, score_grid, score_grids
+from .sink_heads import WeakeningRow, service_grids, weakening_rows
+from .sink_levels import LevelRow, level_rows
+from .sink_map import SinkColumn, SinkMap, sink_maps
+from .sink_rows import SinkEntry, SinkGroup, sink_entries, sink_groups
+from .sink_summary import sink_headline, sink_sentences
+from .sink_writes import WriterView, WriteView, write_views, writer_views
 from .sinks import SinkRate, SinkRow, sink_rates, sink_table
 from .summary import Card, summary_cards
 
 __all__ = [
+    "SinkEntry",
+    "SinkGroup",
+    "sink_entries",
+    "sink_groups",
+    "Effect",
+    "LossBar",
+    "ResidualSinkView",
+    "residual_sink_view",
+    "WeakeningRow",
+    "service_grids",
+    "weakening_rows",
+    "LevelRow",
+    "level_rows",
+    "SinkColumn",
+    "SinkMap",
+    "sink_maps",
+    "sink_headline",
+    "sink_sentences",
+    "WriteView",
+    "WriterView",
+    "write_views",
+    "writer_views",
     "SPECIFICITY",
     "Bar",
     "Card",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...core.report import HeadReport, PromptSet
+from ...core.sink_report import SinkReport
 from ..wording import arxiv_url
 
 
@@ -62,7 +63,7 @@ def rule_rows(report: HeadReport) -> list[RuleRow]:
     return rows
 
 
-def provenance_view(report: HeadReport) -> ProvenanceView:
+def provenance_view(report: HeadReport | SinkReport) -> ProvenanceView:
     """Return how the report was made."""
     made, info = report.provenance, report.model
     random = info.weights == "random"
