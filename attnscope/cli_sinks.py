@@ -50,9 +50,7 @@ def sinks(
         check_sink_run(folder)
         from .sink_workflow import SinkPlan, sink_report
 
-        plan = SinkPlan(
-            text=text, context=context, prompts=prompts, mode=mode, seed=seed, draws=draws, interventions=interventions
-        )
+        plan = SinkPlan(text, context, prompts, mode, seed, draws, interventions)  # type: ignore[arg-type]
         loading: dict[str, Any] = {
             "config": config,
             "dtype": dtype,

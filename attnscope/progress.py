@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .core.model_info import ModelInfo
+    from .core.track import Track
     from .models._base import Scope
     from .models._outline import Outline
     from .tasks.needle import Needle
     from .tasks.random_tokens import RandomTokens
     from .tasks.text import Text
-    from .workflow import Track
 
 
 @contextmanager

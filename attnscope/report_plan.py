@@ -44,6 +44,10 @@ SHORT = 64
 NO_NEEDLES = "the model has no tokenizer, so no needle can be written for it"
 
 
+NORMAL_CONTEXT = 512
+"""Tokens of a text prompt where nothing else is asked."""
+
+
 @dataclass(frozen=True)
 class ReportPlan:
     """Parameters of a report.
@@ -100,7 +104,7 @@ class ReportPlan:
         """
         limit = info.context_length
         if self.context is None:
-            return min(512, limit or 512)
+            return min(NORMAL_CONTEXT, limit or NORMAL_CONTEXT)
         if limit is not None and self.context > limit:
             raise TaskError(
                 f"context of {self.context} tokens",

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import platform
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from . import __version__
 from .core.errors import TaskError
-from .core.report import CausalCheck, HeadReport, PromptSet, Provenance
+from .core.report import CausalCheck, HeadReport, Provenance
 from .core.run_directory import check_writable, write_run
+from .core.track import Track, silent
 from .engine.ablations import ablate_with_control
 from .engine.accuracy import token_accuracy
-from .engine.batches import check_prompts, fingerprint
+from .engine.batches import check_prompts
 from .engine.collect import NEAR, collect
 from .models._loading import load, require_causal
+from .provenance import provenance
 from .report_plan import SCREENED, ReportPlan, Section, sections
 from .reports.build import PROMPT_SET_OF, build
 from .reports.causal import causal_check
@@ -32,11 +28,6 @@ from .tasks.random_tokens import RandomTokens
 
 if TYPE_CHECKING:
     from .models._base import Scope
-
-Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Takes (what is done, units in all); its context gives a function that takes the units done."""
-
-LIBRARIES = ("torch", "transformers", "numpy", "xarray", "datasets", "triton")
 
 
 def report(
@@ -79,7 +70,7 @@ def report(
         [L3H1, L4H6]
     """
     scope, plan = scope or load(), plan or ReportPlan()
-    track = track or _silent
+    track = track or silent
     require_causal(scope, "the head report")
     target = check_writable(out) if out is not None else None
     partial = target.with_name(f"{target.name}.partial") if target is not None else None
@@ -126,10 +117,6 @@ def report(
         write_run(target, finished, statistics, {"report.html": render(finished, statistics)})
         shutil.rmtree(partial, ignore_errors=True)
     return finished
-
-
-def _silent(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda done: None)
 
 
 def _check_names(given: Mapping[str, Any], names: list[str]) -> None:
@@ -199,37 +186,13 @@ def _provenance(
     statistics: Mapping[str, xr.Dataset],
     command: str | None,
 ) -> Provenance:
-    sets = []
-    for part in parts:
-        chosen = prompts[part.name]
-        if chosen is None:
-            continue
-        lengths = [len(ids) for ids in chosen["input_ids"]]
-        sets.append(
-            PromptSet(
-                name=part.name,
-                n_prompts=len(lengths),
-                n_tokens=sum(lengths),
-                max_length=max(lengths),
-                fingerprint=fingerprint(chosen),
-                parameters={"task": "given"} if part.name in given else {"task": part.task.name, **asdict(part.task)},
-            )
-        )
-    bos = scope.info.bos_token_id
-    return Provenance(
-        attnscope_version=__version__,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=command,
-        seed=plan.seed,
-        implementation=", ".join(sorted({data.attrs["implementation"] for data in statistics.values()})),
-        libraries={"python": platform.python_version(), **_versions()},
-        prompt_sets=tuple(sets),
-        read_sites={"block_input": "before each block", "block_output": "after each block, before the final norm"},
-        bos_policy=f"every prompt begins with token {bos}"
-        if bos is not None
-        else "the model has no BOS; none is added",
-        notes=_notes(parts, given),
-    )
+    sets = {
+        part.name: (None if part.name in given else part.task, prompts[part.name])
+        for part in parts
+        if prompts[part.name] is not None
+    }
+    implementations = [data.attrs["implementation"] for data in statistics.values()]
+    return provenance(scope, plan.seed, sets, implementations, command, _notes(parts, given))
 
 
 def _notes(parts: list[Section], given: set[str]) -> tuple[str, ...]:
@@ -246,13 +209,3 @@ def _notes(parts: list[Section], given: set[str]) -> tuple[str, ...]:
                 f" unbiased estimate below; distances are binned up to {NEAR}."
             )
     return tuple(notes)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found

@@ -13,6 +13,7 @@ DIMS: dict[str, str] = {
     "block": "0-based block of the residual stream",
     "site": "where the residual stream is read",
     "position": "0-based token position",
+    "anchor": "0-based early position that others are compared with",
     "length": "prompt length, tokens",
     "distance_bin": "query position minus key position, lower edge, tokens",
     "chunk": "RoPE frequency chunk",
