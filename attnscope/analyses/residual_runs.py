@@ -28,6 +28,8 @@ class Thresholds:
         noise: paper: a lifetime of at most this many blocks is noise.
         share: attention received a query, mean over heads, above which a position is a sink of its layer, strict `>`
             (2406.15765).
+        above_uniform: relative: a position's share is also this many times what uniform attention would give it,
+            which is much in a short prompt, strict `>`.
     """
 
     mode: Mode = "relative"
@@ -37,6 +39,7 @@ class Thresholds:
     primary_margin: int = 15
     noise: int = 4
     share: float = 0.1
+    above_uniform: float = 3.0
 
 
 RELATIVE = Thresholds()

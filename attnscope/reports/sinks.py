@@ -49,10 +49,27 @@ class Evidence:
 
 
 def attention_sinks(trace: xr.Dataset, thresholds: Thresholds) -> list[tuple[int, int]]:
-    """Return every (prompt, position) whose received attention exceeds the threshold in some layer."""
-    share = trace.received_share.values
+    """Return every (prompt, position) whose received attention exceeds the thresholds in some layer."""
+    share, norm = trace.received_share.values, trace.residual_norm_at.values[:, 0]
+    least = np.full((share.shape[0], share.shape[2]), thresholds.share)
+    if thresholds.mode == "relative":
+        for prompt in range(len(norm)):
+            length = int((~np.isnan(norm[prompt])).sum())
+            uniform = uniform_share(length)
+            least[prompt, :length] = np.maximum(least[prompt, :length], thresholds.above_uniform * uniform)
     with np.errstate(invalid="ignore"):
-        return [(int(p), int(t)) for p, t in zip(*np.nonzero((share > thresholds.share).any(1)), strict=True)]
+        return [(int(p), int(t)) for p, t in zip(*np.nonzero((share > least[:, None]).any(1)), strict=True)]
+
+
+def uniform_share(length: int) -> np.ndarray:
+    """Return what each key of a causal prompt receives a query, `[length]`, if attention is uniform.
+
+    Example:
+        >>> uniform_share(2)
+        array([0.75, 0.5 ])
+    """
+    rows = 1 / np.arange(1, length + 1)
+    return rows[::-1].cumsum()[::-1] / np.arange(length, 0, -1)
 
 
 def joined(

@@ -107,6 +107,15 @@ def _check_sink(spec: PlantedSpec, sink: PlantedSink) -> None:
     magnitude = 0.0 if spec.residual_sink is None else spec.residual_sink[1]
     least = MIN_SINK_RATIO * (ORDINARY_NORM**2 + (0.0 if sink.token == "bos" else magnitude) ** 2) ** 0.5
     _within(f"{name}: norm", sink.norm, round(least, 1), MAX_SINK_NORM)
+    if not sink.fading:
+        return
+    _within(f"{name}: norm a step of its fading", sink.norm / len(sink.outputs(spec.n_layers)), least, MAX_SINK_NORM)
+    if len(spec.sinks) > 1 or spec.residual_sink is not None or spec.of_kind("sink"):
+        raise ModelError(
+            name,
+            found="a fading sink beside other sinks, a residual sink or sink heads",
+            expected="a fading sink alone, since later MLPs take every sink back",
+        )
 
 
 def _check_overlaps(spec: PlantedSpec) -> None:

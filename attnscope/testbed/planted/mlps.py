@@ -23,15 +23,24 @@ class Neurons(NamedTuple):
 
 def width(layout: Layout) -> int:
     """Return the number of neurons a block needs, at least 16."""
-    return max(16, 2 * len(layout.spec.sinks))
+    return max(16, 2 * len(layout.spec.sinks) + 1)
 
 
 def neurons(layout: Layout, layer: int) -> Neurons:
-    """Return the neurons of one block: those that write sinks here, then those that erase them; the rest are zero."""
+    """Return the neurons of one block: writers of sinks, then erasers, then zeros; the last one fades a sink."""
     size, count = layout.spec.hidden_size, width(layout)
     block = Neurons(np.zeros((count, size)), np.zeros((count, size)), np.zeros((size, count)))
     writes = [(sink, True) for sink in layout.spec.sinks if sink.layer == layer]
-    erases = [(sink, False) for sink in layout.alive(layer) if not sink.alive_at(layer + 1, layout.spec.n_layers)]
+    erases = [
+        (sink, False)
+        for sink in layout.alive(layer)
+        if not sink.fading and not sink.alive_at(layer + 1, layout.spec.n_layers)
+    ]
+    fading = [sink for sink in layout.spec.sinks if sink.fading and layer > sink.layer]
+    for sink in fading:
+        steps, reading = len(sink.outputs(layout.spec.n_layers)), size**0.5  # what a normalised sink reads as
+        block.gate[-1] = block.up[-1] = layout.read(SINK)[0]
+        block.down[:, -1] = -sink.norm / steps / (reading**2 / (1 + np.exp(-reading))) * layout.read(SINK)[0]
     for index, (sink, writing) in enumerate(writes + erases):
         gate, opening = _gate(layout, layer, sink)
         rms = layout.rms(layer, "mlp", sink.token)

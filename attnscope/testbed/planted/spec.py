@@ -36,6 +36,8 @@ class PlantedSink:
         layer: 0-based block whose MLP writes.
         lifetime: how many block outputs stay massive; None means up to the last block.
         norm: l2 norm of what the MLP's down-projection writes (and, to 1%, of the residual).
+        fading: later MLPs take the write back in `lifetime` equal steps in place of one, each of them as long as any of
+            it is left, so that a write rescaled by n / lifetime lives for n blocks.
 
     Example:
         >>> PlantedSink("bos", layer=1, lifetime=2, norm=500.0).outputs(n_layers=4)
@@ -46,6 +48,7 @@ class PlantedSink:
     layer: int
     lifetime: int | None = None
     norm: float = 300.0
+    fading: bool = False
 
     def outputs(self, n_layers: int) -> range:
         """Return the blocks whose outputs are massive at this token."""
@@ -146,7 +149,10 @@ class PlantedSpec:
         return {
             **{name: getattr(self, name) for name in _PLAIN},
             "heads": {str(head): kind for head, kind in self.heads.items()},
-            "sinks": [[sink.token, sink.layer, sink.lifetime, sink.norm] for sink in self.sinks],
+            "sinks": [
+                [sink.token, sink.layer, sink.lifetime, sink.norm, *([True] if sink.fading else [])]
+                for sink in self.sinks
+            ],
             "residual_sink": list(self.residual_sink) if self.residual_sink else None,
             "knocked_out": [str(head) for head in sorted(self.knocked_out)],
         }
