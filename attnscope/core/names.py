@@ -19,6 +19,8 @@ DIMS: dict[str, str] = {
     "chunk": "RoPE frequency chunk",
     "rank": "0 = largest",
     "dimension": "0-based residual-stream dimension",
+    "read": "norm that reads the residual stream, as 'mlp 3', in order of depth",
+    "module": "what adds to the residual stream, as 'mlp 3', or the embedding",
     "row": "block of queries",
     "column": "block of keys",
 }

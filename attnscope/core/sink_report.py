@@ -176,9 +176,14 @@ class NormRead(_Frozen):
     argmax_hit: float = Field(description="fraction of tokens whose largest |h_j| is that dimension, 0..1")
     peak: float = Field(description="largest |x_j| / rms(x)")
     r: float = Field(description="mean over tokens of |h_S| / |h|, S the residual sink dimensions, 0..1")
-    weight: float = Field(description="largest |lambda_j| over the sink dimensions, over the largest |lambda|")
-    denominator: float = Field(description="mean of rms(x) / rms(x with S at 0)")
-    direct: float = Field(description="share of the readers' output that comes through S: |W_S y_S| / |W y|, mean")
+    weight: float | None = Field(
+        description="largest |lambda_j| over the sink dimensions, over the largest |lambda|; None without any"
+    )
+    denominator: float = Field(description="mean of rms(x) / rms(x with S at 0); of deviations in a norm with a mean")
+    direct: float | None = Field(
+        description="share of the readers' output that comes through S: |W_S y_S| / |W y|, mean; of the logits' "
+        "standard deviation at the final norm; None where no projection reads the norm"
+    )
     rms: float = Field(description="measured rms of the norm's output, mean over tokens")
     bound: float | None = Field(description="the rescaling bound on it (2601.22966); None for a norm with a mean")
 
@@ -209,7 +214,7 @@ class InterventionEffect(_Frozen):
     """Loss under one intervention on what every norm reads, beside the same on random dimensions."""
 
     intervention: Intervention
-    loss_change: Estimate
+    loss_change: EstimateOrMissing
     control_changes: tuple[float, ...] = Field(description="random other dimensions, as many")
 
 

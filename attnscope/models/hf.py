@@ -85,6 +85,11 @@ class HFScope:
         """Device of the input ids."""
         return input_device(self.model)
 
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The blocks of the text decoder, in order."""
+        return tuple(self._layout.blocks)
+
     @cached_property
     def parts(self) -> Parts:
         """The modules that write to and read from the residual stream, found by one forward on first use."""
