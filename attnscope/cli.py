@@ -67,6 +67,9 @@ def report(
     trust_remote_code: options.TrustRemoteCode = False,
     implementation: options.Implementation = "auto",
     mode: Annotated[str, typer.Option(help="exact, or screen: sampled queries, exact sinks above 1%.")] = "exact",
+    sinks: Annotated[
+        bool | None, typer.Option("--sinks/--no-sinks", help="Add a sink report [default: up to 4,096 tokens].")
+    ] = None,
     batch_tokens: options.BatchTokens = 8192,
     seed: options.Seed = 0,
 ) -> None:
@@ -82,7 +85,17 @@ def report(
         from .workflow import report as run
 
         check_writable(folder)
-        plan = ReportPlan(text, context, prompts, documents, truncate, column, seed, mode=mode)  # type: ignore[arg-type]
+        plan = ReportPlan(
+            text,
+            context,
+            prompts,
+            documents,
+            truncate,
+            column,
+            seed,
+            mode=mode,  # type: ignore[arg-type]
+            sinks=sinks,
+        )
         loading: dict[str, Any] = {
             "config": config,
             "backend": backend,

@@ -46,6 +46,8 @@ NO_NEEDLES = "the model has no tokenizer, so no needle can be written for it"
 
 NORMAL_CONTEXT = 512
 """Tokens of a text prompt where nothing else is asked."""
+SINKS_UP_TO = 4096
+"""Tokens a text prompt up to which a report holds a sink report where nothing else is asked."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class ReportPlan:
         needle_draws: random controls of the retrieval check.
         mode: `exact`, or `screen` for the text prompts: a sample of the queries, and exact sums of every key that
             receives 1% or more (see `attnscope_kernels.Screen`); far distances are then missing.
+        sinks: whether a written report holds a sink report (without interventions), four more passes over the text;
+            None takes it up to SINKS_UP_TO tokens a prompt, and not under a screen.
 
     Raises:
         TaskError: `prompts` or `context` is too small.
@@ -91,10 +95,15 @@ class ReportPlan:
     ablated_needles: int = 10
     needle_draws: int = 5
     mode: Literal["exact", "screen"] = "exact"
+    sinks: bool | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("exact", "screen"):
             raise TaskError("mode of a report", found=repr(self.mode), expected="'exact' or 'screen'")
+
+    def wants_sinks(self, tokens: int) -> bool:
+        """Return whether a report on prompts of this many tokens holds a sink report."""
+        return self.sinks if self.sinks is not None else self.mode == "exact" and tokens <= SINKS_UP_TO
 
     def context_for(self, info: ModelInfo) -> int:
         """Return the text prompts' length.

@@ -14,11 +14,12 @@ from .analyses.residual_runs import Run, Thresholds, runs
 from .analyses.sink_writers import contributions, cosine, minimal_neurons
 from .core.errors import UnsupportedModelError
 from .core.report import Missing
-from .core.sink_report import CurvePoint, Estimate, SinkReport, Writer, WriteTest
+from .core.sink_report import CurvePoint, Estimate, ResidualSinks, SinkReport, Writer, WriteTest
 from .core.sink_run import check_sink_run, write_sink_run
 from .core.track import Track, silent
 from .engine.batches import check_prompts
 from .engine.loss import next_token_loss
+from .engine.residual_sinks import residual_sinks
 from .engine.sink_heads import sink_shares
 from .engine.sink_trace import trace
 from .engine.sink_vectors import Vectors, neuron_writes, vectors
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 256
 """Sinks whose vectors are read; the largest norm ratios come first."""
-TESTED_LEVELS, TESTED_PROMPTS = 2, 8
+TESTED_LEVELS, TESTED_PROMPTS, RESIDUAL_PROMPTS = 2, 8, 4
+"""Levels whose writes are tested, prompts for that, and prompts for residual sinks, whose dimensions are the same
+everywhere."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ def sink_report(
     if plan.interventions and without_head is None:
         with track("Testing writes", 1):
             tests = _tests(scope, chosen, evidence, thresholds, plan, options)
-    residual = _residual_sinks(scope, chosen, plan, without_head, track)
+    residual = _residual_sinks(scope, chosen, plan, without_head, track, options)
+    if len(lengths) > RESIDUAL_PROMPTS:
+        notes.append(f"Residual sinks are measured on the first {RESIDUAL_PROMPTS} of {len(lengths)} prompts.")
     bos = scope.info.bos_token_id
     if bos is not None and any(ids[0] != bos for ids in chosen["input_ids"]):
         notes.append("Some prompts do not begin with BOS: their primary sink, if any, is an ordinary token.")
@@ -340,5 +345,19 @@ def _mean(change: np.ndarray | None, curve: Sequence[Any]) -> float | None:
     return float(change.mean()) + next(point.loss for point in curve if point.factor == 1.0)
 
 
-def _residual_sinks(scope: Scope, prompts: Any, plan: SinkPlan, without_head: str | None, track: Track) -> Any:
-    return Missing(reason="not measured")
+def _residual_sinks(
+    scope: Scope, prompts: Any, plan: SinkPlan, without_head: str | None, track: Track, options: dict[str, Any]
+) -> ResidualSinks | Missing:
+    asked = plan.interventions and without_head is None
+    chosen = prompts.select(range(min(RESIDUAL_PROMPTS, len(prompts))))
+    with track("Residual sinks", 100) as advance:
+        return residual_sinks(
+            scope,
+            chosen,
+            mode=plan.mode,
+            draws=plan.draws,
+            interventions=asked,
+            seed=plan.seed,
+            progress=lambda done, total: advance(100 * done // total),
+            **options,
+        )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .report import HeadReport
 from .run_folder import Format, check_folder, open_folder, open_statistics, read_text, write_folder
+from .sink_report import SinkReport
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,6 +37,15 @@ class RunDirectory:
     def html(self) -> Path:
         """The self-contained page."""
         return self.path / "report.html"
+
+    @cached_property
+    def sinks(self) -> SinkReport:
+        """The sink report of the text prompts.
+
+        Raises:
+            ReportError: the run holds none (it was made with --no-sinks, a long context or a screen), or it is corrupt.
+        """
+        return SinkReport.from_json(read_text(self.path / "sinks.json"), str(self.path / "sinks.json"))
 
     def statistics(self, prompt_set: str) -> xr.Dataset:
         """Return the statistics of one prompt set.

@@ -128,9 +128,7 @@ def draw_others(width: int, dimensions: Sequence[int], draws: int, seed: int) ->
     if len(free) < len(dimensions):
         return []
     chooser = np.random.default_rng(seed)
-    return [
-        tuple(int(d) for d in sorted(chooser.choice(free, len(dimensions), replace=False))) for _ in range(draws)
-    ]
+    return [tuple(int(d) for d in sorted(chooser.choice(free, len(dimensions), replace=False))) for _ in range(draws)]
 
 
 def edit_of(
