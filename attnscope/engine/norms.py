@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UnsupportedModelError
 from ..models._base import Site
-from ..models._parts import Parts, is_projection
+from ..models._parts import Parts
 
 if TYPE_CHECKING:
     from ..models._base import Scope
@@ -123,11 +123,12 @@ def in_out(module: nn.Module) -> Tensor:
 
 def _norm(kind: ReadKind, layer: int, module: nn.Module, readers: tuple[nn.Module, ...], width: int) -> Norm:
     weight, bias, centred = measure(module, width)
-    plain = tuple(reader for reader in readers if is_projection(reader) and _usable(reader))
+    plain = tuple(reader for reader in readers if is_plain(reader))
     return Norm(kind, layer, module, plain if len(plain) == len(readers) else (), weight, bias, centred)
 
 
-def _usable(reader: nn.Module) -> bool:
+def is_plain(reader: nn.Module) -> bool:
+    """Return whether a module's weight is a matrix of floating-point numbers in memory."""
     weight = getattr(reader, "weight", None)
     usable = isinstance(weight, Tensor) and weight.dim() == 2 and weight.is_floating_point()
     return usable and weight.device.type != "meta"

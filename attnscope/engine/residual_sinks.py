@@ -188,9 +188,12 @@ def _quantisation(
     others: Sequence[Sequence[int]],
 ) -> Quantisation | None:
     means = [float(np.nanmean(baseline))]
-    for apart in ((), found, *others):
-        with w4a4(scope, apart):
-            means.append(float(np.nanmean(loss())))
+    try:
+        for apart in ((), found, *others):
+            with w4a4(scope, apart):
+                means.append(float(np.nanmean(loss())))
+    except UnsupportedModelError:
+        return None
     if not np.isfinite(means).all():
         return None
     return Quantisation(loss=means[0], quantised=means[1], sinks_apart=means[2], random_apart=tuple(means[3:]))

@@ -15,9 +15,11 @@ from attnscope.edits import edits
 from attnscope.edits._base import Edit
 from attnscope.edits.ablate_head import AblateHead
 from attnscope.edits.knock_out import KnockOut
+from attnscope.edits.norm_dimensions import NormDimensions
 from attnscope.edits.scale_head import ScaleHead
 from attnscope.engine.ablations import ablate_with_control, random_others
 from attnscope.engine.batches import make_batch
+from attnscope.engine.edited import edited as attached
 from attnscope_kernels import AttentionCall, attend
 
 SCOPE = attnscope.load(backend="toy")
@@ -27,7 +29,9 @@ EXAMPLES: dict[str, Edit] = {
     "ablate_head": AblateHead(HEADS),
     "scale_head": ScaleHead(HEADS, 0.5),
     "knock_out": KnockOut(keys=(0, 2), layers=(1,), heads=(0,)),
+    "norm_dimensions": NormDimensions((43,), "zero"),
 }
+NEEDS_NORMS = ("norm_dimensions",)
 
 
 def outputs(applied: Sequence[Edit]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
@@ -56,9 +60,16 @@ def test_every_edit_has_an_example() -> None:
 
 @pytest.mark.parametrize("name", edits.names())
 def test_an_edit_changes_logits_and_leaves_nothing_behind(name: str) -> None:
-    before = outputs([])[1]
-    assert not torch.allclose(outputs([EXAMPLES[name]])[1], before, atol=1e-4)
-    torch.testing.assert_close(outputs([])[1], before, atol=0, rtol=0)
+    scope = attnscope.load(device="cpu") if name in NEEDS_NORMS else SCOPE
+    batch = make_batch(PROMPTS, [0, 1], "cpu")
+
+    def logits(*applied: Edit) -> torch.Tensor:
+        with torch.no_grad(), attached(scope, applied, batch):
+            return scope.logits(batch)
+
+    before = logits()
+    assert not torch.allclose(logits(EXAMPLES[name]), before, atol=1e-4)
+    torch.testing.assert_close(logits(), before, atol=0, rtol=0)
 
 
 def test_ablation_zeroes_just_these_heads() -> None:
@@ -109,6 +120,14 @@ def test_edits_refuse_bad_input() -> None:
         AblateHead(())
     with pytest.raises(TaskError, match=r"knockout of key: found \[99\]"):
         outputs([KnockOut(keys=(99,))])
+    with pytest.raises(TaskError, match=r"dimensions of an intervention: found \[9\]; expected 0..7"):
+        NormDimensions((9,), "zero").stream(0, "mlp_norm_input", torch.zeros(1, 1, 8), None)
+    with pytest.raises(TaskError, match=r"mean of mlp 0: found numbers for \[\]"):
+        NormDimensions((1,), "mean").stream(0, "mlp_norm_input", torch.zeros(1, 1, 8), None)
+    with pytest.raises(TaskError, match="2 numbers"):
+        NormDimensions((1,), "mean", {"mlp 0": (1.0, 2.0)})
+    with pytest.raises(TaskError, match="mode of an intervention: found 'none'"):
+        NormDimensions((1,), "none")  # type: ignore[arg-type]
     with pytest.raises(UnknownHeadError, match="L7H0"):
         ablate_with_control(SCOPE.info, [HeadId(7, 0)], lambda e: torch.zeros(1).numpy())
 
