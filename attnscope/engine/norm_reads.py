@@ -108,9 +108,7 @@ def norm_reads(
         sums[name].add(tokens.of(x))
 
     sites = norm_sites(norm_kinds(scope), "input")
-    stream(
-        scope, prompts, sites, see, implementation=implementation, batch_tokens=batch_tokens, progress=progress
-    )
+    stream(scope, prompts, sites, see, implementation=implementation, batch_tokens=batch_tokens, progress=progress)
     ordered = [sums[norm.label] for norm in norms]
     tokens = np.array([one.tokens for one in ordered], float)
     counted = np.where(tokens > 0, tokens, np.nan)

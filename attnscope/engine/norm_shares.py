@@ -120,9 +120,7 @@ def norm_shares(
     kinds = norm_kinds(scope)
     sites: list[Site] = [*norm_sites(kinds, "input"), *norm_sites(kinds, "output"), "block_output"]
     sites += _WRITES if _writes_known(scope) else []
-    stream(
-        scope, prompts, sites, see, implementation=implementation, batch_tokens=batch_tokens, progress=progress
-    )
+    stream(scope, prompts, sites, see, implementation=implementation, batch_tokens=batch_tokens, progress=progress)
     values = [
         (VARIABLES[name], np.array([float(sums[norm.label].mean(name)) for norm in norms]))
         for name in ("r", "denominator", "rms", "direct")

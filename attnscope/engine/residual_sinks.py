@@ -18,6 +18,7 @@ from .batches import PromptSet
 from .loss import next_token_loss
 from .norm_reads import norm_reads
 from .norm_shares import norm_shares
+from .norm_stream import stream
 from .norms import Norm, find_norms, norm_kinds
 from .quantise import w4a4
 
@@ -78,6 +79,8 @@ def residual_sinks(
     try:
         norms = find_norms(scope)
     except UnsupportedModelError as error:
+        # hidden states that overflow hide the norms: say that instead
+        stream(scope, prompts, ("block_output",), lambda *_: None, implementation=implementation)
         return Missing(reason=str(error))
     step = _Steps(progress, 3 + (len(get_args(Intervention)) * (1 + draws) + 2 + QUANTISED_DRAWS) * interventions)
     options = {"implementation": implementation, "batch_tokens": batch_tokens}
@@ -128,9 +131,7 @@ def draw_others(width: int, dimensions: Sequence[int], draws: int, seed: int) ->
     if len(free) < len(dimensions):
         return []
     chooser = np.random.default_rng(seed)
-    return [
-        tuple(int(d) for d in sorted(chooser.choice(free, len(dimensions), replace=False))) for _ in range(draws)
-    ]
+    return [tuple(int(d) for d in sorted(chooser.choice(free, len(dimensions), replace=False))) for _ in range(draws)]
 
 
 def edit_of(
