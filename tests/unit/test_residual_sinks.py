@@ -76,7 +76,7 @@ def test_a_norm_is_measured_by_what_it_does(kind: type[nn.Module]) -> None:
 
 
 def applied(norm: nn.Module, mode: Mode, x: Tensor, dimensions: tuple[int, ...], **options: object) -> Tensor:
-    weight, bias, centred = measure(norm, WIDTH)
+    _, bias, centred = measure(norm, WIDTH)
     edit = NormDimensions(dimensions, mode, centred=centred, biases={"mlp 0": bias.float()}, **options)  # type: ignore[arg-type]
     ends = {site.rpartition("_")[2] for site in edit.sites}
     with torch.no_grad():
