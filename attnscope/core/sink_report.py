@@ -238,7 +238,9 @@ class ResidualSinks(_Frozen):
     massive_ratio: float
     logits_direct: float | None = Field(description="share of the logits' spread through S, 0..1; None without a head")
     interventions: tuple[InterventionEffect, ...]
-    quantisation: Quantisation | None
+    quantisation: Quantisation | None = Field(
+        description="None without sink dimensions, or where weights are quantised already or offloaded"
+    )
 
 
 ResidualSinksOrMissing = Annotated[ResidualSinks | Missing, Field(discriminator="kind")]

@@ -127,7 +127,11 @@ def norm_shares(
     ]
     written = np.array([np.broadcast_to(one.mean("mean"), len(chosen)) for one in writes.values()])
     values.append((VARIABLES["writes"], written.reshape(len(writes), len(chosen))))
-    coords = {"read": [norm.label for norm in norms], "module": list(writes), "dimension": chosen}
+    coords: dict[str, list[str] | list[int]] = {
+        "read": [norm.label for norm in norms],
+        "module": list(writes),
+        "dimension": chosen,
+    }
     return statistics.dataset(scope.info, values, coords=coords), massive.largest()
 
 
@@ -172,7 +176,8 @@ def sample(lengths: Sequence[int], most: int) -> set[tuple[int, int]]:
 
 
 def _read(sums: _Sums, norm: Norm, h: Tensor, chosen: list[int]) -> None:
-    sums.add("r", (h[:, chosen].norm(dim=1) / h.norm(dim=1)).nan_to_num(0.0))
+    part, size = (torch.linalg.vector_norm(one, dim=1, dtype=torch.float64) for one in (h[:, chosen], h))
+    sums.add("r", (part / size).nan_to_num(0.0))
     whole, rest = spread(h, norm.centred), spread(without(h, chosen), norm.centred)
     sums.add("denominator", whole / rest.clamp_min(1e-12))
 

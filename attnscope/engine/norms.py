@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UnsupportedModelError
 from ..models._base import Site
-from ..models._parts import Parts, is_projection
+from ..models._parts import Parts
 
 if TYPE_CHECKING:
     from ..models._base import Scope
@@ -60,7 +60,8 @@ def find_norms(scope: Scope) -> tuple[Norm, ...]:
     """Return the norms in order of depth; a block whose branches share one norm has no `mlp` read.
 
     Raises:
-        UnsupportedModelError: some block has no norm that reads the residual stream, or there is none at the end.
+        UnsupportedModelError: some block has no norm that reads the residual stream, or there is none at the end; or
+            its norms cannot be told apart because what attention and MLP add was not found.
 
     Example:
         >>> import attnscope
@@ -69,7 +70,9 @@ def find_norms(scope: Scope) -> tuple[Norm, ...]:
     """
     parts = parts_of(scope)
     kinds = norm_kinds(scope)
-    with scope.attach(residual=lambda *_: None, sites=norm_sites(kinds, "input")):
+    # without an mlp norm, only knowing both writes tells a shared norm from one that was not recognised
+    needed: tuple[Site, ...] = () if "mlp" in kinds else ("attention_output", "mlp_output")
+    with scope.attach(residual=lambda *_: None, sites=(*norm_sites(kinds, "input"), *needed)):
         pass
     found: list[Norm] = []
     for layer, block in enumerate(parts.blocks):
@@ -123,14 +126,16 @@ def in_out(module: nn.Module) -> Tensor:
 
 def _norm(kind: ReadKind, layer: int, module: nn.Module, readers: tuple[nn.Module, ...], width: int) -> Norm:
     weight, bias, centred = measure(module, width)
-    plain = tuple(reader for reader in readers if is_projection(reader) and _usable(reader))
+    plain = tuple(reader for reader in readers if is_plain(reader))
     return Norm(kind, layer, module, plain if len(plain) == len(readers) else (), weight, bias, centred)
 
 
-def _usable(reader: nn.Module) -> bool:
+def is_plain(reader: nn.Module) -> bool:
+    """Return whether a module's weight is a matrix of floating-point numbers in memory."""
     weight = getattr(reader, "weight", None)
-    usable = isinstance(weight, Tensor) and weight.dim() == 2 and weight.is_floating_point()
-    return usable and weight.device.type != "meta"
+    if not isinstance(weight, Tensor):
+        return False
+    return weight.dim() == 2 and weight.is_floating_point() and weight.device.type != "meta"
 
 
 @torch.no_grad()

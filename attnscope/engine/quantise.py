@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import TaskError, UnsupportedModelError
 from ..models._parts import is_projection
-from .norms import in_out, parts_of
+from .norms import in_out, is_plain, parts_of
 
 if TYPE_CHECKING:
     from ..models._base import Scope
@@ -61,7 +61,7 @@ def w4a4(scope: Scope, apart: Sequence[int] = (), group: int = 128) -> Iterator[
 
     Raises:
         TaskError: a dimension that the model lacks, or a group of no numbers.
-        UnsupportedModelError: a model without plain projections.
+        UnsupportedModelError: no projections, or weights that are quantised already or offloaded.
 
     Example:
         >>> import attnscope
@@ -79,8 +79,12 @@ def w4a4(scope: Scope, apart: Sequence[int] = (), group: int = 128) -> Iterator[
     readers = {one for block in parts.blocks for found in (block.readers or {}).values() for one in found}
     blocks: Sequence[nn.Module] = scope.blocks  # type: ignore[attr-defined]
     modules = list(dict.fromkeys(m for block in blocks for m in block.modules() if is_projection(m)))
-    if not modules:
-        raise UnsupportedModelError(scope.info.model_id, found="no plain projection", expected="Linear or Conv1D")
+    if not modules or not all(map(is_plain, modules)):
+        raise UnsupportedModelError(
+            f"quantisation of {scope.info.model_id}",
+            found="weights that are quantised already or offloaded" if modules else "no projection in any block",
+            expected="projections with floating-point weights in memory",
+        )
     with ExitStack() as stack:
         for module in modules:
             hook = _rounded(tuple(apart) if module in readers else (), group)

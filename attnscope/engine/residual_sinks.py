@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,7 @@ from .batches import PromptSet
 from .loss import next_token_loss
 from .norm_reads import norm_reads
 from .norm_shares import norm_shares
+from .norm_stream import stream
 from .norms import Norm, find_norms, norm_kinds
 from .quantise import w4a4
 
@@ -78,15 +79,15 @@ def residual_sinks(
     try:
         norms = find_norms(scope)
     except UnsupportedModelError as error:
+        # hidden states that overflow hide the norms: say that instead
+        stream(scope, prompts, ("block_output",), lambda *_: None, implementation=implementation)
         return Missing(reason=str(error))
     step = _Steps(progress, 3 + (len(get_args(Intervention)) * (1 + draws) + 2 + QUANTISED_DRAWS) * interventions)
-    options = {"implementation": implementation, "batch_tokens": batch_tokens}
-    reads = step(norm_reads(scope, prompts, norms=norms, **options))  # type: ignore[arg-type]
+    options: dict[str, Any] = {"implementation": implementation, "batch_tokens": batch_tokens}
+    reads = step(norm_reads(scope, prompts, norms=norms, **options))
     found = sink_dimensions(reads, least_ratio=least_ratio, least_reads=least_reads)
     shares, massive = step(
-        norm_shares(  # type: ignore[arg-type]
-            scope, prompts, found, norms=norms, floor=FLOORS[mode], least_ratio=MASSIVE_RATIO, **options
-        )
+        norm_shares(scope, prompts, found, norms=norms, floor=FLOORS[mode], least_ratio=MASSIVE_RATIO, **options)
     )
     table = read_table(reads, shares, found)
     effects: tuple[InterventionEffect, ...] = ()
@@ -94,7 +95,7 @@ def residual_sinks(
     if interventions and found and scope.model.get_output_embeddings() is not None:
 
         def loss(edits: Sequence[NormDimensions] = ()) -> np.ndarray:
-            return step(next_token_loss(scope, prompts, edits=edits, **options))  # type: ignore[arg-type]
+            return step(next_token_loss(scope, prompts, edits=edits, **options))
 
         baseline = loss()
         others = draw_others(scope.info.d_model, found, draws, seed)
@@ -138,7 +139,7 @@ def edit_of(
     norms: Sequence[Norm],
     kinds: Sequence[str] = ("attention", "mlp", "final"),
 ) -> NormDimensions:
-    """Return an intervention, with its means, and its clamp at the median dimension's mean |h|, from what norms read."""
+    """Return an intervention; means are those that norms read, a clamp is at the median dimension's mean |h|."""
     values: dict[str, tuple[float, ...]] = {}
     chosen = list(dimensions)
     for i, norm in enumerate(norms):
@@ -186,9 +187,12 @@ def _quantisation(
     others: Sequence[Sequence[int]],
 ) -> Quantisation | None:
     means = [float(np.nanmean(baseline))]
-    for apart in ((), found, *others):
-        with w4a4(scope, apart):
-            means.append(float(np.nanmean(loss())))
+    try:
+        for apart in ((), found, *others):
+            with w4a4(scope, apart):
+                means.append(float(np.nanmean(loss())))
+    except UnsupportedModelError:
+        return None
     if not np.isfinite(means).all():
         return None
     return Quantisation(loss=means[0], quantised=means[1], sinks_apart=means[2], random_apart=tuple(means[3:]))

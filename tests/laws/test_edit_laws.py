@@ -17,10 +17,13 @@ from attnscope.edits.ablate_head import AblateHead
 from attnscope.edits.calibrate_sinks import CalibrateSinks
 from attnscope.edits.knock_out import KnockOut
 from attnscope.edits.knock_out_sinks import KnockOutSinks
+from attnscope.edits.norm_dimensions import NormDimensions
+from attnscope.edits.rescale_write import RescaleWrite
 from attnscope.edits.scale_head import ScaleHead
 from attnscope.edits.stream_window import StreamWindow
 from attnscope.engine.ablations import ablate_with_control, random_others
 from attnscope.engine.batches import make_batch
+from attnscope.engine.edited import edited as attached
 from attnscope_kernels import AttentionCall, attend
 
 SCOPE = attnscope.load(backend="toy")
@@ -33,7 +36,10 @@ EXAMPLES: dict[str, Edit] = {
     "knock_out_sinks": KnockOutSinks({1: (0, 2)}, (HeadId(1, 0),)),
     "calibrate_sinks": CalibrateSinks({HeadId(0, 1): (1,), HeadId(1, 3): (0, 2)}),
     "stream_window": StreamWindow(HEADS, sinks=1, recent=3),
+    "norm_dimensions": NormDimensions((43,), "zero"),
+    "rescale_write": RescaleWrite(1, positions={0: (0,), 1: (0, 2)}),
 }
+NEEDS_PARTS = ("norm_dimensions", "rescale_write")
 
 
 def outputs(applied: Sequence[Edit]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
@@ -62,9 +68,16 @@ def test_every_edit_has_an_example() -> None:
 
 @pytest.mark.parametrize("name", edits.names())
 def test_an_edit_changes_logits_and_leaves_nothing_behind(name: str) -> None:
-    before = outputs([])[1]
-    assert not torch.allclose(outputs([EXAMPLES[name]])[1], before, atol=1e-4)
-    torch.testing.assert_close(outputs([])[1], before, atol=0, rtol=0)
+    scope = attnscope.load(device="cpu") if name in NEEDS_PARTS else SCOPE
+    batch = make_batch(PROMPTS, [0, 1], "cpu")
+
+    def logits(*applied: Edit) -> torch.Tensor:
+        with torch.no_grad(), attached(scope, applied, batch):
+            return scope.logits(batch)
+
+    before = logits()
+    assert not torch.allclose(logits(EXAMPLES[name]), before, atol=1e-4)
+    torch.testing.assert_close(logits(), before, atol=0, rtol=0)
 
 
 def test_ablation_zeroes_just_these_heads() -> None:
@@ -115,6 +128,14 @@ def test_edits_refuse_bad_input() -> None:
         AblateHead(())
     with pytest.raises(TaskError, match=r"knockout of key: found \[99\]"):
         outputs([KnockOut(keys=(99,))])
+    with pytest.raises(TaskError, match=r"dimensions of an intervention: found \[9\]; expected 0..7"):
+        NormDimensions((9,), "zero").stream(0, "mlp_norm_input", torch.zeros(1, 1, 8), None)
+    with pytest.raises(TaskError, match=r"mean of mlp 0: found numbers for \[\]"):
+        NormDimensions((1,), "mean").stream(0, "mlp_norm_input", torch.zeros(1, 1, 8), None)
+    with pytest.raises(TaskError, match="2 numbers"):
+        NormDimensions((1,), "mean", {"mlp 0": (1.0, 2.0)})
+    with pytest.raises(TaskError, match="mode of an intervention: found 'none'"):
+        NormDimensions((1,), "none")  # type: ignore[arg-type]
     with pytest.raises(UnknownHeadError, match="L7H0"):
         ablate_with_control(SCOPE.info, [HeadId(7, 0)], lambda e: torch.zeros(1).numpy())
 
@@ -134,3 +155,12 @@ def test_controls_exclude_the_heads_under_test() -> None:
     assert len(others) == 3
     assert not set(others) & set(most)
     assert random_others(SCOPE.info, SCOPE.info.heads, chooser) == ([], False)
+
+
+def test_a_write_at_positions_needs_to_know_the_prompts() -> None:
+    scope = attnscope.load(device="cpu")
+    edit = RescaleWrite(1, positions={0: (0,)})
+    with torch.no_grad(), attached(scope, [edit]), pytest.raises(TaskError, match="prompts are not known"):
+        scope.logits(make_batch(PROMPTS, [0, 1], "cpu"))
+    with pytest.raises(TaskError, match="neurons of a write"):
+        RescaleWrite(0, "attention", neurons=(1,))
