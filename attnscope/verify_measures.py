@@ -213,4 +213,6 @@ def residual_dimensions(scope: Scope, plan: VerifyPlan, track: Track) -> Finding
     policy = "no prompt begins with BOS"
     made = provenance(scope, plan.seed, {"text": (task, prompts)}, (), None).model_copy(update={"bos_policy": policy})
     how: dict[str, int | float | str] = {"T": length, "prompts": len(prompts), "BOS": policy, "mode": "paper"}
-    return Findings(residual_values(found), how, made)
+    dimensions = [] if isinstance(found, Missing) else [str(one.dimension) for one in found.dimensions]
+    several = f"Weights and perplexities are of {len(dimensions)} dimensions together: {', '.join(dimensions)}."
+    return Findings(residual_values(found), how, made, (several,) if len(dimensions) > 1 else ())

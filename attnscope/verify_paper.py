@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .models._base import Scope
 
 MEASURES: Final = {"secondary-sinks": secondary_sinks, "sink-rate": sink_rates, "residual-sinks": residual_dimensions}
-PASSES: Final = {"secondary-sinks": 4, "sink-rate": 3, "residual-sinks": 16}
+PASSES: Final = {"secondary-sinks": 4, "sink-rate": 3, "residual-sinks": 18}
 """Passes over the prompts, at most."""
 
 

@@ -52,13 +52,17 @@ def residual_values(found: ResidualSinks | Missing) -> Values:
         values |= {"dimension": dimension, "reads": count, "norm_reads": len(reads)}
         values["score"] = float(np.median([read.score for read in reads]))
         values["argmax_hit"] = float(np.median([read.argmax_hit for read in reads]))
-        weights = [read.weight for read in reads if read.read == "mlp"]
+        weights = [read.weight for read in reads if read.read == "mlp" and read.weight is not None]
         values["mlp_weight"] = float(np.median(weights)) if weights else Missing(reason="no MLP norm was read")
     if not found.dimensions:
         values["mlp_weight"] = Missing(reason="no residual sink dimension was found")
-    changes = {effect.intervention: effect.loss_change.value for effect in found.interventions}
+    changes = {effect.intervention: effect.loss_change for effect in found.interventions}
+    reason = "not tested" if found.dimensions else "no residual sink dimension was found"
     for name in effects:
-        reason = "not tested" if found.dimensions else "no residual sink dimension was found"
-        change = changes.get(name)  # type: ignore[call-overload]
-        values[f"perplexity_{name}"] = Missing(reason=reason) if change is None else 100 * math.expm1(min(change, 700))
+        change = changes.get(name, Missing(reason=reason))  # type: ignore[call-overload]
+        values[f"perplexity_{name}"] = change if isinstance(change, Missing) else _percent(change.value)
     return values
+
+
+def _percent(change: float) -> float | Missing:
+    return 100 * math.expm1(change) if change < 700 else Missing(reason="the perplexity overflows")

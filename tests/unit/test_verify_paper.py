@@ -171,6 +171,9 @@ def test_residual_sinks_in_published_terms() -> None:
     assert values["mlp_weight"] == pytest.approx(0.02)
     assert values["perplexity_mean"] == pytest.approx(5.127, abs=1e-3)
     assert values["perplexity_zero"] == pytest.approx(127)
+    huge = residual().interventions[0].model_copy(update={"loss_change": Estimate(value=1e4, n=4)})
+    overflown = residual_values(residual().model_copy(update={"interventions": (huge,)}))
+    assert overflown["perplexity_mean"] == Missing(reason="the perplexity overflows")
     assert values["perplexity_direct_zero"] == Missing(reason="not tested")
 
 
