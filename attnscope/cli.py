@@ -1,4 +1,4 @@
-"""The command line: `attnscope report`, `sinks`, `heads`, `doctor`, `testbed`."""
+"""The command line: `attnscope report`, `sinks`, `verify-paper`, `heads`, `doctor`, `testbed`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from . import __version__
 from . import cli_options as options
 from .cli_options import USER_ERROR, err, exit_codes, out, run_name
 from .cli_sinks import sinks
+from .cli_verify import verify_paper
 from .core.names import LABELS, SCORES
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 testbed = typer.Typer(no_args_is_help=True, help="Models whose heads are known.")
 app.add_typer(testbed, name="testbed")
 app.command("sinks")(sinks)
+app.command("verify-paper")(verify_paper)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ def test_the_wheel_holds_what_every_command_needs(installed: Path) -> None:
         "attnscope_data/pocket/model.safetensors",
         "attnscope_data/pocket/tokenizer.json",
         "attnscope_data/pocket/heldout.txt",
+        "attnscope_data/published/sinks.json",
         "attnscope_data/shapes/gpt2.json",
         "attnscope_data/shapes/llama-3.1-8b.json",
         "attnscope_data/shapes/qwen3-0.6b.json",
