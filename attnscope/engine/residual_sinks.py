@@ -73,8 +73,8 @@ def residual_sinks(
         >>> import attnscope, datasets
         >>> prompts = datasets.Dataset.from_dict({"input_ids": [list(range(40))]})
         >>> found = residual_sinks(attnscope.load(device="cpu"), prompts, interventions=False)
-        >>> [one.dimension for one in found.dimensions]
-        [43]
+        >>> found.dimensions[0].dimension
+        43
     """
     try:
         norms = find_norms(scope)
