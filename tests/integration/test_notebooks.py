@@ -19,12 +19,38 @@ def executed(path: Path) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path: Path) -> None:
-    assert executed(path)
+def test_every_notebook_is_tested() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["00_quickstart", "01_attention_sinks", "02_residual_sinks"]
 
 
 def test_quickstart_tells_the_truth() -> None:
     names = executed(NOTEBOOKS[0])
     assert names["before"] > 0.95
     assert names["after"] < 0.1
+
+
+def test_attention_sinks_tells_the_truth() -> None:
+    names = executed(next(path for path in NOTEBOOKS if path.stem == "01_attention_sinks"))
+    assert (names["writer"].module, names["writer"].layer, len(names["writer"].neurons)) == ("mlp", 1, 1)
+    assert names["total"] == pytest.approx(268, rel=0.02)
+    curve = names["curve"]
+    assert curve.share.is_monotonic_increasing
+    assert curve.lifetime.is_monotonic_increasing
+    assert (curve.lifetime.iloc[0], curve.lifetime.iloc[-1]) == (0, 7)
+    assert max(names["random_positions"]) < names["change"] < min(names["random_writes"])
+    assert not names["secondary"]
+    assert names["dormant"].iloc[0] <= 1
+    assert names["dormant"].max() > 0.5
+
+
+def test_residual_sinks_tells_the_truth() -> None:
+    names = executed(next(path for path in NOTEBOOKS if path.stem == "02_residual_sinks"))
+    assert [one.dimension for one in names["found"].dimensions] == [43]
+    assert names["held"]
+    effects = names["effects"]
+    assert (effects["loss change"] > effects["largest control"]).all()
+    assert effects["loss change"]["mean"] < effects["loss change"]["zero"]
+    assert names["reads"].direct.median() > 0.2
+    quantised = names["quantised"]
+    assert quantised.loss < quantised.sinks_apart < min(*quantised.random_apart, quantised.quantised)
+    assert names["found"].massive == ()

@@ -1,21 +1,71 @@
-"""`attnscope sinks`: what it says to bad input (exit code 2, existing files untouched)."""
+"""`attnscope sinks`: a run folder, the same sinks in a report, and what it says to bad input (exit code 2)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from _command import refused, run
 
+from attnscope.core.run_directory import open_run
+from attnscope.core.sink_report import ResidualEvidence
+from attnscope.core.sink_run import open_sink_run
+from attnscope.testbed.planted import PlantedSink, PlantedSpec, save
 
-def test_an_unknown_mode_is_refused(tmp_path: Path) -> None:
-    refused(run("sinks", "--mode", "odd", "--out", tmp_path / "sinks"), "'odd'", "'relative' or 'paper'")
-    assert not (tmp_path / "sinks").exists()
+SHORT = ("--prompts", "2", "--context", "64", "--device", "cpu")
 
 
-def test_other_people_s_files_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.doc").write_text("ten years of work")
-    refused(run("sinks", "--out", tmp_path), "thesis.doc", "Choose another --out")
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = PlantedSpec(n_layers=4, sinks=(PlantedSink("bos", 1, 2, 500.0),), residual_sink=(17, 20.0))
+    return save(spec, tmp_path_factory.mktemp("models") / "sunk")
+
+
+def test_a_run_holds_the_planted_sink(folder: Path, planted_text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = run("sinks", str(folder), "--text", str(planted_text), *SHORT, "--draws", "2", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert str(out / "sinks.html") in result.output.replace("\n", "")
+    found = open_sink_run(out)
+    sinks = found.report.sinks
+    assert [(sink.position, sink.token, sink.kind) for sink in sinks] == [(0, "<bos>", "primary")] * 2
+    residual = sinks[0].residual
+    assert isinstance(residual, ResidualEvidence)
+    assert (residual.first_layer, residual.lifetime) == (1, 2)
+    assert [test.layer for test in found.report.writes] == [1]
+    assert [one.dimension for one in found.report.residual_sinks.dimensions] == [17]  # type: ignore[union-attr]
+    assert "residual_norm_at" in found.statistics("trace")
+
+
+def test_a_report_holds_the_same_sinks_unless_told_otherwise(folder: Path, planted_text: Path, tmp_path: Path) -> None:
+    text = ("--text", str(planted_text), *SHORT)
+    out = tmp_path / "report"
+    assert run("report", str(folder), *text, "--out", str(out)).exit_code == 0
+    sinks = open_run(out).sinks
+    assert [(sink.position, sink.kind) for sink in sinks.sinks] == [(0, "primary")] * 2
+    assert "Who writes them" in (out / "report.html").read_text()
+    assert run("report", str(folder), *text, "--no-sinks", "--out", str(out)).exit_code == 0
+    assert not (out / "sinks.json").exists()
+    assert "Who writes them" not in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("/nowhere/model",), "/nowhere/model"),
+        (("--mode", "banana"), "'relative' or 'paper'"),
+        (("--text", "/nowhere/text.txt"), "/nowhere/text.txt"),
+        (("--context", "100000"), "100000"),
+    ],
+)
+def test_bad_input_is_refused_and_changes_nothing(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    refused(run("sinks", *arguments, "--device", "cpu", "--out", str(tmp_path / "fresh")), says)
+    assert not (tmp_path / "fresh").exists()
+    refused(run("sinks", "--device", "cpu", "--out", str(out)), "mine.txt")
+    assert (out / "mine.txt").read_text() == "keep"
 
 
 def test_both_commands_share_their_options() -> None:

@@ -65,7 +65,8 @@ def _dimensions(view: ResidualSinkView) -> str:
 def _effects(view: ResidualSinkView) -> str:
     if not view.effects:
         return m.not_measured(f"no dimension was changed; {COMMAND}")
-    return m.chart("residual-effects", effects_height(len(view.effects)))
+    notes = "".join(f'<p class="note">Not measured: {m.text(reason)}</p>' for reason in view.unmeasured)
+    return m.chart("residual-effects", effects_height(len(view.effects))) + notes
 
 
 def _bars(view: ResidualSinkView) -> str:

@@ -37,6 +37,7 @@ class ResidualSinkView:
         reads: what every norm reads, in the order of the forward pass.
         names: of the reads.
         effects: interventions with their controls.
+        unmeasured: interventions that gave no loss, with the reason.
         bars: losses under quantisation; empty where it was not measured.
     """
 
@@ -47,6 +48,7 @@ class ResidualSinkView:
     massive_rule: str
     logits_direct: float | None
     effects: tuple[Effect, ...]
+    unmeasured: tuple[str, ...]
     bars: tuple[LossBar, ...]
 
 
@@ -64,6 +66,11 @@ def residual_sink_view(report: SinkReport) -> ResidualSinkView | Missing:
         massive_rule=f"|x| above {found.massive_floor:g} and at least {found.massive_ratio:g} × the median |x|",
         logits_direct=found.logits_direct,
         effects=tuple(_effects(found)),
+        unmeasured=tuple(
+            f"{INTERVENTIONS[item.intervention]}: {item.loss_change.reason}"
+            for item in found.interventions
+            if isinstance(item.loss_change, Missing)
+        ),
         bars=tuple(_bars(found)),
     )
 
@@ -71,6 +78,8 @@ def residual_sink_view(report: SinkReport) -> ResidualSinkView | Missing:
 def _effects(found: ResidualSinks) -> list[Effect]:
     effects = []
     for item in found.interventions:
+        if isinstance(item.loss_change, Missing):
+            continue
         change = point(item.loss_change)
         controls = (("random dimensions", item.control_changes),)
         name = INTERVENTIONS[item.intervention]
