@@ -16,7 +16,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, min(2, (os.cpu_count() or 1) // workers)))  # more threads than cores wait for each other
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -43,6 +43,7 @@ def test_report_writes_a_run(finished: Path) -> None:
         "report.html",
         "heads.parquet",
         "heads.csv",
+        "sinks.json",
         "statistics",
     }
     assert not finished.with_name("planted.partial").exists()
