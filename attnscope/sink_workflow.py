@@ -26,7 +26,7 @@ from .engine.sink_vectors import Vectors, neuron_writes, vectors
 from .engine.sink_writes import write_effects
 from .models._loading import load, require_causal
 from .provenance import provenance
-from .report_plan import NORMAL_CONTEXT
+from .report_plan import ReportPlan
 from .reports.sinks import Evidence, attention_sinks, estimate, head_services, joined, level_ids, weakening
 from .tasks.random_tokens import RandomTokens
 from .tasks.text import Text
@@ -160,8 +160,7 @@ def sink_report(
 
 
 def _task(plan: SinkPlan, scope: Scope) -> Any:
-    limit = scope.info.context_length
-    length = plan.context or min(NORMAL_CONTEXT, limit or NORMAL_CONTEXT)
+    length = ReportPlan(context=plan.context).context_for(scope.info)
     if scope.tokenizer is None and scope.info.weights == "random" and plan.text is None:
         info = scope.info
         return RandomTokens(
