@@ -327,7 +327,7 @@ def _tests(
                 level=index,
                 layer=layer,
                 module=module,
-                curve=tuple(CurvePoint(**asdict(point)) for point in effects.curve if np.isfinite(point.share)),
+                curve=tuple(CurvePoint(**asdict(point)) for point in effects.curve),
                 neurons_removed=effects.neurons,
                 loss_without_neurons=_mean(effects.without_neurons, effects.curve),
                 loss_change=change,

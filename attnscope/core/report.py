@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION: Final = 1
+_Report = TypeVar("_Report", bound=BaseModel)
 
 
 class _Frozen(BaseModel):
@@ -242,24 +243,36 @@ class HeadReport(_Frozen):
         Raises:
             ReportError: not JSON, not a report, or written by a newer version.
         """
-        try:
-            raw = json.loads(text)
-        except ValueError as error:
-            raise ReportError(where, found=f"no JSON ({error})", expected="a head report") from error
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise ReportError(
-                where,
-                found=f"schema version {version}",
-                expected=f"at most {SCHEMA_VERSION}",
-                fix="Upgrade attnscope to read it.",
-            )
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "top level"
-            raise ReportError(f"{where}, at {place}", found=first["msg"], expected="a head report") from error
+        return read_json(cls, text, where, "a head report", SCHEMA_VERSION)
+
+
+def read_json(kind: type[_Report], text: str, where: str, what: str, newest: int) -> _Report:
+    """Read a versioned report of a kind.
+
+    Args:
+        kind: its pydantic class.
+        text: JSON.
+        where: names the text in errors.
+        what: names the kind in errors.
+        newest: the newest version that can be read.
+
+    Raises:
+        ReportError: not JSON, not such a report, or written by a newer version.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise ReportError(where, found=f"no JSON ({error})", expected=what) from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > newest:
+        fix = "Upgrade attnscope to read it."
+        raise ReportError(where, found=f"schema version {version}", expected=f"at most {newest}", fix=fix)
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "top level"
+        raise ReportError(f"{where}, at {place}", found=first["msg"], expected=what) from error
 
 
 def schema() -> dict[str, object]:

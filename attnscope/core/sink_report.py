@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from .errors import ReportError
 from .model_info import ModelInfo
-from .report import Interval, Missing, Provenance
+from .report import Interval, Missing, Provenance, read_json
 
 SINK_SCHEMA_VERSION: Final = 1
 
@@ -21,7 +19,7 @@ Intervention = Literal["mean", "zero", "clamp", "direct_zero", "denom_zero"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Estimate(_Frozen):
@@ -141,7 +139,9 @@ class CurvePoint(_Frozen):
 
     factor: float = Field(description="on the writer's output at the sink")
     norm: float = Field(description="median norm over the original lifetime")
-    share: float = Field(description="attention share in the layer where it was largest, mean over sinks")
+    share: float | None = Field(
+        description="attention share in the layer where it was largest, mean over sinks; None where few see them"
+    )
     lifetime: float = Field(description="mean over sinks; 0 where none is left")
     loss: float = Field(description="mean next-token loss, nats a token")
 
@@ -283,21 +283,4 @@ class SinkReport(_Frozen):
         Raises:
             ReportError: not JSON, not a sink report, or written by a newer version.
         """
-        try:
-            raw = json.loads(text)
-        except ValueError as error:
-            raise ReportError(where, found=f"no JSON ({error})", expected="a sink report") from error
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if isinstance(version, int) and version > SINK_SCHEMA_VERSION:
-            raise ReportError(
-                where,
-                found=f"schema version {version}",
-                expected=f"at most {SINK_SCHEMA_VERSION}",
-                fix="Upgrade attnscope to read it.",
-            )
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "top level"
-            raise ReportError(f"{where}, at {place}", found=first["msg"], expected="a sink report") from error
+        return read_json(cls, text, where, "a sink report", SINK_SCHEMA_VERSION)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnscope_kernels import AttentionCall, Want, attend
+from attnscope_kernels import AttentionCall, Result, Want
 
 from ..analyses.intervals import bootstrap_mean
 from ..core.errors import TaskError
@@ -18,6 +18,7 @@ from ..core.ids import HeadId
 from ..edits.calibrate_sinks import CalibrateSinks
 from .accuracy import batch_accuracy
 from .batches import PromptSet, check_prompts, make_batch, plan
+from .edited import edited
 from .memory import explained
 
 if TYPE_CHECKING:
@@ -104,14 +105,12 @@ def act_sinks(
         may_be = batch.valid & (place > 0)
         masks: dict[int, Tensor] = {}
 
-        def tap(call: AttentionCall, limit=limit, may_be=may_be, masks=masks) -> Tensor:  # type: ignore[no-untyped-def]
-            result = attend(call, Want(received=True), implementation)
-            assert result.output is not None
+        def listen(call: AttentionCall, result: Result, limit=limit, may_be=may_be, masks=masks) -> None:  # type: ignore[no-untyped-def]
             assert result.received is not None
             masks[call.layer] = (result.received > limit[:, None]) & may_be[:, None]
-            return result.output
 
-        with explained(scope, batch), torch.no_grad(), scope.attach(tap):
+        listening = edited(scope, batch=batch, want=Want(received=True), implementation=implementation, listen=listen)
+        with explained(scope, batch), torch.no_grad(), listening:
             scope.run(batch)
         for layer, mask in masks.items():
             for row, head, position in mask.nonzero().tolist():

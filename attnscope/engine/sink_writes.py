@@ -27,7 +27,7 @@ class Point:
 
     factor: float
     norm: float
-    share: float
+    share: float | None
     lifetime: float
     loss: float
 
@@ -184,7 +184,7 @@ def _point(
     return Point(
         factor,
         float(np.median(own)),
-        float(np.mean(measured)) if measured else float("nan"),
+        float(np.mean(measured)) if measured else None,
         float(np.mean(lifetimes)),
         float(np.nanmean(loss)),
     )

@@ -13,6 +13,7 @@ from _fake_sink_report import fake_sink_report
 
 from attnscope.core.errors import OutputError, ReportError
 from attnscope.core.run_directory import check_writable, open_run
+from attnscope.core.sink_report import SinkReport
 from attnscope.core.sink_run import check_sink_run, open_sink_run, sink_table, write_sink_run
 
 REPORT, BARE = fake_sink_report(), fake_sink_report(bare=True)
@@ -105,3 +106,10 @@ def test_missing_parts(tmp_path: Path) -> None:
     (run.path / "sinks.json").unlink()
     with pytest.raises(ReportError, match="no such file"):
         _ = open_sink_run(run.path).report
+
+
+def test_a_loss_that_overflows_is_read_back() -> None:
+    report = fake_sink_report()
+    test = report.writes[0].model_copy(update={"control_changes": (0.5, float("inf"))})
+    made = report.model_copy(update={"writes": (test, *report.writes[1:])})
+    assert SinkReport.from_json(made.to_json()) == made
