@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from .batches import PromptSet, check_prompts, make_batch, plan
-from .edited import edited
-from .memory import explained
+from .forward import forward
 
 if TYPE_CHECKING:
     from ..core.batch import Batch
@@ -66,7 +65,7 @@ def batch_accuracy(
         DeviceError: the device ran out of memory.
     """
     queries, targets = batch.column("query_positions", "accuracy"), batch.column("target_ids", "accuracy")
-    with explained(scope, batch), torch.no_grad(), edited(scope, edits, batch, implementation=implementation):
+    with forward(scope, batch, edits, implementation=implementation):
         guesses = scope.logits(batch).argmax(-1).cpu()
     starts = batch.starts.tolist()
     places = [torch.tensor(queries[b]) + start for b, start in enumerate(starts)]

@@ -18,8 +18,7 @@ from ..core.ids import HeadId
 from ..edits.calibrate_sinks import CalibrateSinks
 from .accuracy import batch_accuracy
 from .batches import PromptSet, check_prompts, make_batch, plan
-from .edited import edited
-from .memory import explained
+from .forward import forward
 
 if TYPE_CHECKING:
     from ..models._base import Scope
@@ -109,8 +108,7 @@ def act_sinks(
             assert result.received is not None
             masks[call.layer] = (result.received > limit[:, None]) & may_be[:, None]
 
-        listening = edited(scope, batch=batch, want=Want(received=True), implementation=implementation, listen=listen)
-        with explained(scope, batch), torch.no_grad(), listening:
+        with forward(scope, batch, want=Want(received=True), implementation=implementation, listen=listen):
             scope.run(batch)
         for layer, mask in masks.items():
             for row, head, position in mask.nonzero().tolist():

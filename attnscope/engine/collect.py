@@ -9,7 +9,6 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import torch
 import xarray as xr
 from torch import Tensor
 
@@ -21,9 +20,8 @@ from ..core.batch import Batch
 from ..core.errors import StatisticsError
 from .batches import PromptSet, check_prompts, fingerprint, make_batch, plan
 from .checkpoint import Checkpoint
-from .edited import edited
 from .folds import Folds
-from .memory import explained
+from .forward import forward
 
 if TYPE_CHECKING:
     from ..edits._base import Edit
@@ -139,19 +137,15 @@ def run_batch(
         folds.add(ResidualSeen(scope.info, batch, layer, site, stream))
 
     sites = tuple(dict.fromkeys(cast("Site", site) for c in folds.residual for site in c.sites))
-    with (
-        explained(scope, batch),
-        torch.no_grad(),
-        edited(
-            scope,
-            edits,
-            batch,
-            want=want,
-            implementation=implementation,
-            listen=listen,
-            residual=residual,
-            sites=sites,
-        ),
+    with forward(
+        scope,
+        batch,
+        edits,
+        want=want,
+        implementation=implementation,
+        listen=listen,
+        residual=residual,
+        sites=sites,
     ):
         scope.run(batch)
         folds.finish()

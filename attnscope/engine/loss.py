@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch.nn.functional import cross_entropy
 
 from .batches import PromptSet, check_prompts, make_batch, plan
-from .edited import edited
-from .memory import explained
+from .forward import forward
 
 if TYPE_CHECKING:
     from ..edits._base import Edit
@@ -53,7 +51,7 @@ def next_token_loss(
     losses = np.full(len(prompts), np.nan)
     for group in plan(lengths, batch_tokens):
         batch = make_batch(prompts, group, scope.device)
-        with explained(scope, batch), torch.no_grad(), edited(scope, edits, batch, implementation=implementation):
+        with forward(scope, batch, edits, implementation=implementation):
             logits = scope.logits(batch)
         for row, (prompt, start) in enumerate(zip(group, batch.starts.tolist(), strict=True)):
             stop = start + lengths[prompt]

@@ -14,8 +14,7 @@ from ..core.batch import Batch
 from ..core.errors import UnsupportedModelError
 from ..models._base import Site
 from .batches import PromptSet, check_prompts, make_batch, plan
-from .edited import edited
-from .memory import explained
+from .forward import forward
 
 if TYPE_CHECKING:
     from ..models._base import Scope
@@ -94,11 +93,7 @@ def stream(
             finite.append((layer, site, x.flatten(0, 1)[tokens.real.to(x.device)].isfinite().all()))
             see(tokens, layer, site, x)
 
-        with (
-            explained(scope, tokens.batch),
-            torch.no_grad(),
-            edited(scope, (), tokens.batch, implementation=implementation, residual=tap, sites=sites),
-        ):
+        with forward(scope, tokens.batch, implementation=implementation, residual=tap, sites=sites):
             scope.run(tokens.batch)
         _check_finite(finite, scope.info.dtype)
         done += sum(lengths[i] for i in group)

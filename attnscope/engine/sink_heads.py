@@ -11,8 +11,7 @@ import torch
 from attnscope_kernels import AttentionCall, Result, Want
 
 from .batches import PromptSet, check_prompts, make_batch, plan
-from .edited import edited
-from .memory import explained
+from .forward import forward
 
 if TYPE_CHECKING:
     from ..models._base import Scope
@@ -75,11 +74,7 @@ def sink_shares(
             shares[chosen, row, :, : mean.shape[2]] = mean.cpu().numpy()
             dormant[chosen, row] = spent.cpu().numpy()
 
-        with (
-            explained(scope, batch),
-            torch.no_grad(),
-            edited(scope, (), batch, want=want, implementation=implementation, listen=listen),
-        ):
+        with forward(scope, batch, want=want, implementation=implementation, listen=listen):
             scope.run(batch)
     single = np.array(lengths) < 2
     shares[single], dormant[single] = np.nan, np.nan

@@ -19,8 +19,7 @@ from ..core import statistics
 from ..core.errors import TaskError
 from ..core.names import Variable
 from .batches import PromptSet, check_prompts, fingerprint, make_batch, plan
-from .edited import edited
-from .memory import explained
+from .forward import forward
 
 if TYPE_CHECKING:
     from ..edits._base import Edit
@@ -107,19 +106,15 @@ def trace(
             heads[group, kept] += given.cpu().numpy()
             ran.add(result.implementation)
 
-        with (
-            explained(scope, batch),
-            torch.no_grad(),
-            edited(
-                scope,
-                edits,
-                batch,
-                want=Want(received=True),
-                implementation=implementation,
-                listen=listen,
-                residual=residual,
-                sites=("block_output",),
-            ),
+        with forward(
+            scope,
+            batch,
+            edits,
+            want=Want(received=True),
+            implementation=implementation,
+            listen=listen,
+            residual=residual,
+            sites=("block_output",),
         ):
             scope.run(batch)
         done += sum(lengths[i] for i in group)

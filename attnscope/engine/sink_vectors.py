@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from .batches import PromptSet, check_prompts, make_batch, plan
-from .edited import edited
-from .memory import explained
+from .forward import forward
 
 if TYPE_CHECKING:
     from ..models._base import Scope, Site
@@ -78,11 +77,7 @@ def vectors(
                 embedding[mine] = taken
 
         sites: tuple[Site, ...] = ("block_input", "block_output", *(WRITES if writes else ()))
-        with (
-            explained(scope, batch),
-            torch.no_grad(),
-            edited(scope, (), batch, implementation=implementation, residual=residual, sites=sites),
-        ):
+        with forward(scope, batch, implementation=implementation, residual=residual, sites=sites):
             scope.run(batch)
     return Vectors(embedding, found["block_output"], found.get("attention_output"), found.get("mlp_output"))
 
@@ -125,10 +120,6 @@ def neuron_writes(
                 activation = x[0, where[k][1] + int(batch.starts[0])].float()
                 found[k] = (block.scale * activation * (direction @ weight.float())).cpu().numpy()
 
-        with (
-            explained(scope, batch),
-            torch.no_grad(),
-            edited(scope, (), batch, implementation=implementation, residual=residual, sites=("neurons",)),
-        ):
+        with forward(scope, batch, implementation=implementation, residual=residual, sites=("neurons",)):
             scope.run(batch)
     return found
