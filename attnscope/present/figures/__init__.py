@@ -4,6 +4,7 @@ Every figure takes `theme` ("light" or "dark") and nothing but views.
 """
 
 from .causal import causal_bars
+from .dormant_heads import dormant_map
 from .effects import effect_dots
 from .head_grid import head_grid_figure
 from .profiles import distance_profiles
@@ -12,10 +13,14 @@ from .residual_sinks import direct_lines, quantisation_bars, read_scores, rescal
 from .scores import score_heatmap
 from .sink_levels import level_lines, level_spans
 from .sink_map import sink_map_figure
+from .sink_traces import trace_cosine_lines, trace_norm_lines
 from .sink_weakening import weakening_lines
 from .sink_writes import write_curves, writer_bars
 
 __all__ = [
+    "dormant_map",
+    "trace_cosine_lines",
+    "trace_norm_lines",
     "effect_dots",
     "direct_lines",
     "quantisation_bars",
