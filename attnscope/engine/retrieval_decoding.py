@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import string
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -151,9 +151,5 @@ def rouge1_recall(answer: str, text: str) -> float:
         >>> rouge1_recall("eat a sandwich", "Eat the sandwich.")
         0.6666666666666666
     """
-    wanted, held = (Counter(_words(t)) for t in (answer, text))
+    wanted, held = (Counter(re.findall(r"\w+", each.lower())) for each in (answer, text))
     return sum((wanted & held).values()) / max(1, sum(wanted.values()))
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in (w.strip(string.punctuation + "“”‘’") for w in text.lower().split()) if word]
