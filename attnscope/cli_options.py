@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
 from .core.errors import AttnscopeError
 
+_Number = TypeVar("_Number", int, float)
 out = Console()
 err = Console(stderr=True)
 
@@ -47,6 +48,25 @@ def exit_codes(on_interrupt: str = "Nothing was written.") -> Iterator[None]:
     except KeyboardInterrupt:
         err.print(f"interrupted. {on_interrupt}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def numbers(option: str, text: str, kind: type[_Number]) -> list[_Number]:
+    """Read numbers with commas between them.
+
+    Raises:
+        TaskError: something else stands there.
+
+    Example:
+        >>> numbers("--lengths", "1024, 4096", int)
+        [1024, 4096]
+    """
+    from .core.errors import TaskError
+
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise TaskError(option, found=repr(text), expected=f"{what} with commas between them") from None
 
 
 def run_name(model: str | None, config: str | None, random_weights: bool) -> str:

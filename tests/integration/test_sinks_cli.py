@@ -49,7 +49,7 @@ def test_a_run_holds_the_planted_sink(folder: Path, planted_text: Path, tmp_path
     assert used.sink_kind.values.tolist() == ["primary", "secondary", "other"]
     assert not out.with_name("run.partial").exists()
     said = " ".join(result.output.split())
-    assert "about 7,680 tokens" in said
+    assert "at most 7,680 tokens" in said
 
 
 def test_a_report_holds_the_same_sinks_unless_told_otherwise(folder: Path, planted_text: Path, tmp_path: Path) -> None:
