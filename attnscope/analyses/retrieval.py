@@ -61,7 +61,7 @@ def stability(scores: np.ndarray, k: int = 20, orders: int = 50, seed: int = 0) 
         >>> stability(steady, k=2).settled
         1
     """
-    flat = scores.reshape(len(scores), -1)
+    flat = scores.reshape(len(scores), int(np.prod(scores.shape[1:])))
     measured = flat[~np.isnan(flat).all(1)]
     n, heads = measured.shape if measured.size else (0, 0)
     if n < 2:
@@ -80,7 +80,7 @@ def stability(scores: np.ndarray, k: int = 20, orders: int = 50, seed: int = 0) 
         k=k,
         trials=tuple(range(1, n + 1)),
         overlap=tuple(float(v) for v in mean),
-        low=tuple(float(v) for v in np.quantile(shares, 0.05, axis=0)),
+        low=tuple(float(v) for v in np.minimum(np.quantile(shares, 0.05, axis=0), mean)),
         settled=int(below[-1]) + 2 if len(below) else 1,
     )
 

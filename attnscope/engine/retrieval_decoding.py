@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from attnscope_kernels import AttentionCall, Result, TopKeys, Want
 from ..core import statistics
 from ..core.errors import TaskError
 from ..core.names import Variable
+from ..models._cache import cache_arguments
 from .batches import PromptSet, check_prompts, fingerprint, make_batch
 from .forward import forward
 
@@ -49,7 +50,7 @@ def decoded_retrieval(
     `answer_recall` and are missing in the scores.
 
     Args:
-        scope: a loaded causal model whose `model` takes and gives `past_key_values`.
+        scope: a loaded causal model of transformers, which is called with a KV cache.
         prompts: with `input_ids`, `answer_ids`, `source_positions` and `answer`.
         steps: tokens at most; the end-of-sequence token or a line break ends a generation.
         edits: interventions, active from the prompt on.
@@ -121,15 +122,14 @@ def _generate(
     model, ids = scope.model, batch.input_ids
     ends = _ends(scope)
     generated: list[int] = []
-    with forward(scope, batch, edits, implementation=implementation):
-        cache: Any = None
-        if ids.shape[1] > 1:
-            cache = model(input_ids=ids[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
+    cache = cache_arguments(model)
+    if ids.shape[1] > 1:
+        with forward(scope, batch, edits, implementation=implementation):
+            model(input_ids=ids[:, :-1], logits_to_keep=1, **cache)
     last = ids[:, -1:]
     with forward(scope, batch, edits, want=copied.want, implementation=implementation, listen=copied.listen):
         for _ in range(steps):
-            out = model(input_ids=last, past_key_values=cache, use_cache=True)
-            cache, last = out.past_key_values, out.logits[:, -1:].argmax(-1)
+            last = model(input_ids=last, **cache).logits[:, -1:].argmax(-1)
             token = int(last)
             copied.generated(token)
             generated.append(token)

@@ -89,7 +89,8 @@ def lay(
         prose: the haystack, more tokens than the prompt has room for.
         start: where in the prose the prompt begins.
         length: tokens of prompt and answer together.
-        needles: (depth 0..1, tokens); the first one is asked for.
+        needles: (depth 0..1, tokens); the first one is asked for. A needle stands behind the nearest sentence's end
+            that is at most a twentieth of the prose before its depth, or at its depth.
 
     Raises:
         TaskError: no room for 8 tokens of prose, or too little prose.
@@ -105,7 +106,8 @@ def lay(
             fix="Change the length, or give more text as haystack.",
         )
     hay, ends = list(prose[start : start + room]), frozenset((world.encode(tokenizer, ".")[-1],))
-    cuts = [world.place_after_sentence(hay, round(depth * room), ends) for depth, _ in needles]
+    reach = min(120, max(8, room // 20))
+    cuts = [world.place_after_sentence(hay, round(depth * room), ends, reach) for depth, _ in needles]
     ids = world.with_bos(tokenizer, [])
     source: list[int] = []
     taken = 0
