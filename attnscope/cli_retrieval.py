@@ -78,7 +78,7 @@ def retrieval(
         from .retrieval_workflow import retrieval_report
 
         with tracker(err) as track:
-            finished, _ = retrieval_report(
+            finished = retrieval_report(
                 scope,
                 plan,
                 out=folder,
