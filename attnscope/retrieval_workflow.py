@@ -91,7 +91,7 @@ def measure_retrieval(
     track: Track | None = None,
     command: str | None = None,
 ) -> tuple[RetrievalReport, dict[str, xr.Dataset]]:
-    """Return the report, and what it was built from: `needle` (answered trials), `decoded`, `qrhead`, `razor`, `patterns`.
+    """Return the report and its statistics: `needle` (answered trials), `decoded`, `qrhead`, `razor`, `patterns`.
 
     Args:
         partial: keep finished parts there.
