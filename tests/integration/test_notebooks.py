@@ -20,7 +20,8 @@ def executed(path: Path) -> dict[str, Any]:
 
 
 def test_every_notebook_is_tested() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["00_quickstart", "01_attention_sinks", "02_residual_sinks"]
+    tested = ["00_quickstart", "01_attention_sinks", "02_residual_sinks", "03_retrieval_heads"]
+    assert [path.stem for path in NOTEBOOKS] == tested
 
 
 def test_quickstart_tells_the_truth() -> None:
@@ -54,3 +55,18 @@ def test_residual_sinks_tells_the_truth() -> None:
     quantised = names["quantised"]
     assert quantised.loss < quantised.sinks_apart < min(*quantised.random_apart, quantised.quantised)
     assert names["found"].massive == ()
+
+
+def test_retrieval_heads_tells_the_truth() -> None:
+    names = executed(next(path for path in NOTEBOOKS if path.stem == "03_retrieval_heads"))
+    assert names["gap"] < 1e-6
+    assert 0.05 < len(names["retrieving"]) / 64 < 0.2
+    assert (names["mean"] == 0).mean() > 0.5
+    assert names["steady"].settled <= 8
+    curve = names["curve"].set_index("heads")
+    all_of_them = curve.loc[len(names["retrieving"])]
+    assert all_of_them["without them"].max() <= 0.1
+    assert all_of_them["without random others"].min() >= 0.8
+    agreement = names["table"].corr("spearman").loc["retrieval"]
+    assert 0.2 < agreement["QRHead"] < 0.9
+    assert 0.2 < agreement["induction"] < 0.9
