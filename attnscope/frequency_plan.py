@@ -164,3 +164,22 @@ def task_builders(plan: FrequencyPlan, info: ModelInfo) -> dict[str, tuple[Any, 
         "reasoning": (reasoning, lambda tokenizer: packed(reasoning.build(tokenizer), tokenizer, n, context)),
     }
     return {name: every[name] for name in plan.tasks if name != "text"}
+
+
+def frequency_cost(plan: FrequencyPlan, info: ModelInfo, has_tokenizer: bool) -> str:
+    """Return, in one line, what a report will run through the model at most.
+
+    Raises:
+        TaskError: the context does not fit the model.
+    """
+    context = plan.context_for(info)
+    others = plan.task_prompts * (len(plan.tasks) - 1) if has_tokenizer else 0
+    tokens, rows = (2 * plan.prompts + others) * context, (2 * plan.prompts + others) * plan.queries
+    layers = len(info.attention_layers)
+    forward = tokens * ((info.n_parameters or 0) + context * layers * info.n_heads * info.head_dim)
+    partial = rows * layers * info.n_heads * context * info.head_dim
+    return (
+        f"{info.model_id}: {layers} layers × {info.n_heads} query heads on {info.device} ({info.dtype}); about "
+        f"{tokens:,} tokens, {(forward + partial) / 1e12:.2f} trillion multiply-adds, and the top keys of "
+        f"{rows * layers * info.n_heads * info.head_dim // 2:,} rows of up to {context:,} keys"
+    )

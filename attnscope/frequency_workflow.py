@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -25,12 +25,13 @@ from .frequency_plan import FrequencyPlan, task_builders, text_task
 from .models._loading import load, require_causal
 from .models._rotary import Rotary, adjacent_order, find_rotary
 from .provenance import provenance
-from .reports.frequency import Measured, mean_agreement
 from .reports.frequency import frequency_report as built
-from .reports.frequency import frequency_statistics
+from .reports.frequency_statistics import Measured, frequency_statistics, mean_agreement
 
 if TYPE_CHECKING:
     from .models._base import Scope
+
+ALONE = "there is one prompt, and chunks are never tried on the prompts that they were ranked on"
 
 
 def frequency_report(
@@ -83,7 +84,7 @@ def frequency_report(
     budget = min(budgets) if plan.budget is None else plan.budget
     if budget not in budgets:
         raise TaskError("frequency budget", found=budget, expected=f"one of {budgets}")
-    ranked, held_out = _halves(text, notes)
+    ranked, held_out = _halves(text)
     sets = {"text": ranked, **_tasks(scope, plan, notes)}
     order = rotary.order if plan.pairing == "model" else adjacent_order(scope.info.head_dim)
     options: dict[str, Any] = {"order": order, "implementation": implementation, "batch_tokens": batch_tokens}
@@ -154,7 +155,7 @@ def frequency_report(
     return report
 
 
-def _halves(text: Any, notes: list[str]) -> tuple[Any, Any]:
+def _halves(text: Any) -> tuple[Any, Any]:
     """Return the prompts that chunks are ranked on, and the others; None where there is only one."""
     n = len(text)
     if n == 1:
@@ -189,7 +190,7 @@ def _measured_layers(rotary: Rotary, ranking: np.ndarray, scope: Scope) -> Rotar
 
 
 def _pairing(plan: FrequencyPlan, rotary: Rotary) -> Pairing:
-    return cast("Pairing", "adjacent" if plan.pairing == "adjacent" else rotary.pairs)
+    return "adjacent" if plan.pairing == "adjacent" else rotary.pairs
 
 
 def _wavelengths(scope: Scope, rotary: Rotary, order: tuple[int, ...]) -> np.ndarray:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor
 
+from attnscope_kernels import AttentionCall
 from attnscope_kernels.frequency import choose, contextual_agreement
 
 from ..core import statistics
@@ -117,3 +121,27 @@ def agreement(
             "seed": sampling.seed,
         },
     )
+
+
+def partial_logits(call: AttentionCall, queries: Tensor, order: Sequence[int]) -> Tensor:
+    """Return what every chunk adds to q·k of a few queries; over the chunks it sums to q·k.
+
+    Args:
+        call: a layer's call; masks, scale and softcap are left out.
+        queries: `[B, S]` query indices; few, because nothing is streamed here.
+        order: of a head's dimensions, see `Rotary.order`.
+
+    Returns:
+        Tensor: `[B, H, S, D / 2, T]`.
+
+    Example:
+        >>> x = torch.randn(1, 2, 5, 8); call = AttentionCall(layer=0, q=x, k=x, v=x, scale=1.0)
+        >>> parts = partial_logits(call, torch.tensor([[4]]), range(8))
+        >>> torch.allclose(parts.sum(-2), x[:, :, 4:] @ x.mT, atol=1e-5)
+        True
+    """
+    index = torch.tensor(list(order), device=call.q.device)
+    at = queries.to(call.q.device)[:, None, :, None].expand(-1, call.q.shape[1], -1, call.q.shape[3])
+    q = call.q.gather(2, at).index_select(-1, index).unflatten(-1, (2, -1))
+    k = call.k.repeat_interleave(call.group_size, 1).index_select(-1, index).unflatten(-1, (2, -1))
+    return torch.einsum("bhspc,bhtpc->bhsct", q, k)

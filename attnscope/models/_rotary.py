@@ -25,7 +25,8 @@ SHIFTS = (0, 1, 2, 5, 11)
 """Positions by which the same tokens are moved."""
 TOKENS = 4
 ROUNDINGS = 16
-"""A turned key may differ from the model's own by this many roundings of its largest entry."""
+"""A turned key may differ from the model's own by this many roundings of its largest entry; angles are made in float32
+in a model of any dtype."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def find_rotary(scope: Scope) -> Rotary:
     info, model = scope.info, scope.model
     if info.head_dim % 2:
         raise _refused(scope, f"heads of {info.head_dim} dimensions", "an even number of dimensions a head")
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     if getattr(text, "kv_lora_rank", None):
         raise _refused(
@@ -103,7 +104,8 @@ def find_rotary(scope: Scope) -> Rotary:
     known = _frequencies(model)
     keys = _moved_keys(scope)
     fits: dict[int, tuple[Pairs, tuple[float, ...]]] = {}
-    allowed = ROUNDINGS * torch.finfo(getattr(torch, info.dtype)).eps
+    coarsest = max(torch.finfo(dtype).eps for dtype in (getattr(torch, info.dtype), torch.float32))
+    allowed = ROUNDINGS * coarsest
     for layer, moved in keys.items():
         if _error(moved, None) <= allowed:
             continue
