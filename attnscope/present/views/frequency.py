@@ -43,7 +43,7 @@ def wave_name(tokens: float | None) -> str:
     """Return a wavelength in words.
 
     Example:
-        >>> wave_name(6.283), wave_name(628318.5), wave_name(math.inf), wave_name(None)
+        >>> wave_name(6.283), wave_name(628318.7), wave_name(math.inf), wave_name(None)
         ('6.3 tokens', '628,319 tokens', 'never turns', 'wavelength unknown')
     """
     if tokens is None:
