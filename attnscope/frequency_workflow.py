@@ -142,7 +142,8 @@ def frequency_report(
     makers = {name: made for name, (made, _) in task_builders(plan, scope.info).items()}
     given = None if prompts is not None else task
     recorded = {name: (makers.get(name, given), chosen) for name, chosen in everything.items()}
-    made = provenance(scope, plan.seed, recorded, [one.attrs["implementation"] for one in tasks.values()], command)
+    ran = {name for one in tasks.values() for name in one.attrs["implementation"].split(", ")}
+    made = provenance(scope, plan.seed, recorded, ran, command)
     report = built(scope.info, found, made, tuple(notes))
     if out is not None and partial is not None:
         from .present.frequency_html import frequency_page

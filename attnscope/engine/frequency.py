@@ -84,19 +84,18 @@ def agreement(
         "agreement": np.full((*shape, info.n_heads, info.head_dim // 2), np.nan),
         "chance": np.full(shape, np.nan),
     }
-    ran: set[str] = set()
 
-    def see(seen: SampledCall) -> None:
+    def see(seen: SampledCall) -> str:
         rows = list(seen.prompts)
-        ran.add(choose(seen.call))
         together = contextual_agreement(seen.call, seen.queries, sampling.budgets)
         for i, (budget, found) in enumerate(zip(sampling.budgets, together, strict=True)):
             counted = seen.counted(budget)
             state["agreement"][rows, i, seen.row] = mean_over_queries(found, counted)
             chance = (budget / seen.visible.double()).unsqueeze(1)
             state["chance"][rows, i, seen.row] = mean_over_queries(chance, counted)[:, 0]
+        return f"contextual agreement in {choose(seen.call)}"
 
-    sampled_pass(
+    ran = sampled_pass(
         scope,
         prompts,
         tuple(rotary.frequencies),
@@ -115,7 +114,7 @@ def agreement(
         [(AGREEMENT, state["agreement"]), (CHANCE, state["chance"])],
         {"budget": list(sampling.budgets)},
         {
-            "implementation": ", ".join(sorted(ran)) or "restored",
+            "implementation": ", ".join(sorted(ran)),
             "fingerprint": fingerprint(prompts),
             "queries": sampling.queries,
             "seed": sampling.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,14 +89,14 @@ def sampled_pass(
     order: Sequence[int],
     sampling: Sampling,
     state: State,
-    see: Callable[[SampledCall], None],
+    see: Callable[[SampledCall], str | None],
     *,
     identity: Any,
     implementation: str = "auto",
     batch_tokens: int = 8192,
     progress: Progress | None = None,
     checkpoint: str | Path | None = None,
-) -> None:
+) -> set[str]:
     """Show every layer's sampled calls to `see`, which fills `state`; finished prompts are kept in the checkpoint.
 
     Args:
@@ -106,12 +106,15 @@ def sampled_pass(
         order: of a head's dimensions, see `Rotary.order`.
         sampling: which queries.
         state: name → array whose rows are prompts.
-        see: takes a call.
+        see: takes a call, and may name an implementation that it used.
         identity: what the state depends on besides model, prompts and sampling; JSON.
         implementation: kernel implementation of the forward.
         batch_tokens: padded tokens a batch at most.
         progress: takes tokens done and tokens in all.
         checkpoint: a file to go on from.
+
+    Returns:
+        set: names of the implementations that ran, also before an interruption.
 
     Raises:
         TaskError: empty or too long prompts.
@@ -120,8 +123,8 @@ def sampled_pass(
     """
     lengths = check_prompts(prompts, scope.info.context_length)
     info = scope.info
-    named = [info.model_id, info.revision, fingerprint(prompts), list(sampling.budgets), sampling.queries]
-    kept = Checkpoint(checkpoint, json.dumps([*named, sampling.seed, list(order), identity]))
+    named = [info.model_dump_json(), fingerprint(prompts), asdict(sampling), list(layers), list(order), identity]
+    kept = Checkpoint(checkpoint, json.dumps(named))
     done, ran = kept.restore({"frequency": state})
     finished = sum(lengths[i] for i in done)
     for group in plan(lengths, batch_tokens):
@@ -134,7 +137,8 @@ def sampled_pass(
         def listen(call: AttentionCall, result: Result, todo=todo, queries=queries) -> None:  # type: ignore[no-untyped-def]
             ran.add(result.implementation)
             if call.layer in layers:
-                see(_sampled(call, info.rows[call.layer], todo, queries, order))
+                used = see(_sampled(call, info.rows[call.layer], todo, queries, order))
+                ran.update([used] if used else [])
 
         with forward(scope, batch, implementation=implementation, listen=listen):
             scope.run(batch)
@@ -143,6 +147,7 @@ def sampled_pass(
         if progress is not None:
             progress(finished, sum(lengths))
         kept.save({"frequency": state}, done, ran, last=len(done) == len(lengths))
+    return ran
 
 
 def _sampled(
