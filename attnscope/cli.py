@@ -55,7 +55,7 @@ def report(
     model: options.Model = None,
     config: options.Config = None,
     random_weights: options.RandomWeights = False,
-    out_: Annotated[Path | None, typer.Option("--out", help="Run directory [default: runs/<model>].")] = None,
+    out_: Annotated[Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<model>")] = None,
     text: options.Text = None,
     context: options.Context = None,
     prompts: options.Prompts = 16,
@@ -67,12 +67,14 @@ def report(
     dtype: options.Dtype = "auto",
     backend: Annotated[str, typer.Option(help="Model backend.")] = "hf",
     revision: options.Revision = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer's folder or hub id [default: the model's].")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer's folder or hub id.", show_default="the model's")
+    ] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     implementation: options.Implementation = "auto",
     mode: Annotated[str, typer.Option(help="exact, or screen: sampled queries, exact sinks above 1%.")] = "exact",
     sinks: Annotated[
-        bool | None, typer.Option("--sinks/--no-sinks", help="Add a sink report [default: up to 4,096 tokens].")
+        bool | None, typer.Option("--sinks/--no-sinks", help="Add a sink report.", show_default="up to 4,096 tokens")
     ] = None,
     batch_tokens: options.BatchTokens = 8192,
     seed: options.Seed = 0,
@@ -174,7 +176,7 @@ def train_pocket(
     corpus: Annotated[Path, typer.Argument(help="English text, .txt or .txt.xz.")],
     folder: Annotated[Path, typer.Argument(help="Where the model and its checkpoints go.")],
     minutes: Annotated[float, typer.Option(min=0.1, help="Training time.")] = 20.0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda [default: cuda if any].")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cuda if any")] = None,
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
 ) -> None:
     """Train the embedded model again from text; repeat the command to go on after an interruption."""

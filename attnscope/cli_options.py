@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
 from .core.errors import AttnscopeError
 
+_Number = TypeVar("_Number", int, float)
 out = Console()
 err = Console(stderr=True)
 
@@ -24,11 +25,12 @@ RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Make random weights; read none, not even a folder's own.")
 ]
 Text = Annotated[str | None, typer.Option(help=".txt, .jsonl, .parquet or a Hugging Face dataset.")]
-Context = Annotated[int | None, typer.Option(min=2, help="Tokens a text prompt [default: 512].")]
+Context = Annotated[int | None, typer.Option(min=2, help="Tokens a text prompt.", show_default="512")]
 Prompts = Annotated[int, typer.Option(min=1, help="Text prompts at most.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [default: cuda if any].")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.", show_default="cuda if any")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
+Tokenizer = Annotated[str | None, typer.Option(help="Tokenizer's folder or hub id.", show_default="the model's")]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")]
 Implementation = Annotated[str, typer.Option(help="Kernels: auto, reference, tiled, triton.")]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Padded tokens a batch at most.")]
@@ -46,6 +48,25 @@ def exit_codes(on_interrupt: str = "Nothing was written.") -> Iterator[None]:
     except KeyboardInterrupt:
         err.print(f"interrupted. {on_interrupt}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def numbers(option: str, text: str, kind: type[_Number]) -> list[_Number]:
+    """Read numbers with commas between them.
+
+    Raises:
+        TaskError: something else stands there.
+
+    Example:
+        >>> numbers("--lengths", "1024, 4096", int)
+        [1024, 4096]
+    """
+    from .core.errors import TaskError
+
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise TaskError(option, found=repr(text), expected=f"{what} with commas between them") from None
 
 
 def run_name(model: str | None, config: str | None, random_weights: bool) -> str:

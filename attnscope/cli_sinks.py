@@ -17,7 +17,9 @@ def sinks(
     model: options.Model = None,
     config: options.Config = None,
     random_weights: options.RandomWeights = False,
-    out_: Annotated[Path | None, typer.Option("--out", help="Run directory [default: runs/<model>-sinks].")] = None,
+    out_: Annotated[
+        Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<model>-sinks")
+    ] = None,
     text: options.Text = None,
     context: options.Context = None,
     prompts: options.Prompts = 16,
@@ -38,12 +40,13 @@ def sinks(
 ) -> None:
     """Find attention sinks and residual sinks, who writes them and what happens without them, and write a report."""
     folder = out_ if out_ is not None else Path("runs") / f"{run_name(model, config, random_weights)}-sinks"
-    with exit_codes(f"{folder} is as it was."):
+    resume = f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
+    with exit_codes(resume):
         from .core.errors import TaskError
         from .core.sink_run import check_sink_run
         from .models._loading import load
         from .present.sink_text import sink_summary
-        from .progress import tracker
+        from .progress import announce_sinks, tracker
 
         if mode not in ("relative", "paper"):
             raise TaskError("mode of a sink report", found=repr(mode), expected="'relative' or 'paper'")
@@ -60,6 +63,7 @@ def sinks(
             "seed": seed,
         }
         scope = load(model, random_weights=random_weights, **loading)
+        announce_sinks(err, scope, plan)
         with tracker(err) as track:
             finished = sink_report(
                 scope,

@@ -22,15 +22,17 @@ def verify_paper(
     out_: Annotated[Path | None, typer.Option("--out", help="Write the comparison there, as JSON.")] = None,
     text: options.Text = None,
     context: Annotated[
-        int | None, typer.Option(min=2, help="Tokens a prompt [default: 64 for sink-rate, else 512].")
+        int | None, typer.Option(min=2, help="Tokens a prompt.", show_default="64 for sink-rate, else 512")
     ] = None,
     prompts: Annotated[
-        int | None, typer.Option(min=1, help="Prompts at most [default: 100 for sink-rate, else 16].")
+        int | None, typer.Option(min=1, help="Prompts at most.", show_default="100 for sink-rate, else 16")
     ] = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
     revision: options.Revision = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Tokenizer's folder or hub id [default: the model's].")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer's folder or hub id.", show_default="the model's")
+    ] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     implementation: options.Implementation = "auto",
     batch_tokens: options.BatchTokens = 8192,

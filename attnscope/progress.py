@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .report_plan import ReportPlan, sections
+from .retrieval_plan import RetrievalPlan, planned_tokens
+from .sink_plan import SinkPlan, passes
 from .tasks.repeats import Repeats
 
 if TYPE_CHECKING:
@@ -40,12 +42,28 @@ def tracker(console: Console) -> Iterator[Track]:
 
 def announce(console: Console, model: Scope | Outline, plan: ReportPlan) -> None:
     """Say, before it starts, what a report will run through the model."""
-    info = model.info
-    tokens, multiplications = cost(info, plan, model.tokenizer is not None)
+    _announce(console, model.info, *cost(model.info, plan, model.tokenizer is not None))
+
+
+def announce_sinks(console: Console, scope: Scope, plan: SinkPlan) -> None:
+    """Say, before it starts, what a sink report will run through the model at most."""
+    info, count, length = scope.info, passes(plan), plan.context_for(scope.info)
+    attention = 2 * count * length**2 / 2 * info.head_dim * info.n_heads * len(info.attention_layers)
+    _announce(console, info, count * length, count * length * (info.n_parameters or 0) + attention, "at most")
+
+
+def announce_retrieval(console: Console, scope: Scope, plan: RetrievalPlan) -> None:
+    """Say, before it starts, what a retrieval report will run through the model at most."""
+    info, tokens = scope.info, planned_tokens(plan, scope.info)
+    attention = tokens * max(plan.grid(info).lengths) * info.head_dim * info.n_heads * len(info.attention_layers)
+    _announce(console, info, tokens, tokens * (info.n_parameters or 0) + attention, "at most")
+
+
+def _announce(console: Console, info: ModelInfo, tokens: int, multiplications: float, about: str = "about") -> None:
     weights = f", random weights (seed {info.weights_seed})" if info.weights == "random" else ""
     console.print(
         f"{info.model_id}{weights}: {len(info.attention_layers)} layers × {info.n_heads} query heads on {info.device} "
-        f"({info.dtype}); about {tokens:,} tokens, {multiplications / 1e12:.2f} trillion multiply-adds",
+        f"({info.dtype}); {about} {tokens:,} tokens, {multiplications / 1e12:.2f} trillion multiply-adds",
         highlight=False,
         markup=False,
     )

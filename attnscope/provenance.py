@@ -47,7 +47,7 @@ def provenance(
                 n_tokens=sum(lengths),
                 max_length=max(lengths),
                 fingerprint=fingerprint(prompts),
-                parameters={"task": "given"} if task is None else {"task": task.name, **asdict(task)},
+                parameters={"task": "given"} if task is None else {"task": task.name, **_plain(asdict(task))},
             )
         )
     bos = scope.info.bos_token_id
@@ -75,3 +75,7 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "absent"
     return found
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: ", ".join(map(str, v)) if isinstance(v, tuple | list) else v for name, v in parameters.items()}

@@ -120,7 +120,7 @@ def report(
     if target is not None and partial is not None:
         from .present.html import render
 
-        sinks = _sinks(scope, plan, chosen_sets["text"], implementation, batch_tokens, track, command)
+        sinks = _sinks(scope, plan, chosen_sets["text"], partial, implementation, batch_tokens, track, command)
         pages = {"report.html": render(finished, statistics, sinks)}
         if sinks is not None:
             pages["sinks.json"] = sinks.to_json()
@@ -133,6 +133,7 @@ def _sinks(
     scope: Scope,
     plan: ReportPlan,
     prompts: Any,
+    partial: Path,
     implementation: str,
     batch_tokens: int,
     track: Track,
@@ -144,6 +145,7 @@ def _sinks(
     return sink_report(
         scope,
         SinkPlan(seed=plan.seed, interventions=False),
+        partial=partial / "sinks",
         prompts=prompts.select(range(min(SINK_PROMPTS, len(prompts)))),
         implementation=implementation,
         batch_tokens=batch_tokens,

@@ -24,6 +24,8 @@ DIMS: dict[str, str] = {
     "dimension": "0-based residual-stream dimension",
     "read": "norm that reads the residual stream, as 'mlp 3', in order of depth",
     "module": "what adds to the residual stream, as 'mlp 3', or the embedding",
+    "split": "share of the budget that goes to columns",
+    "sink_kind": "primary, secondary, or another sink",
     "row": "block of queries",
     "column": "block of keys",
 }

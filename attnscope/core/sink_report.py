@@ -116,6 +116,18 @@ class SinkLevel(_Frozen):
     share_by_layer: tuple[float | None, ...] = Field(description="attention share a sink, mean over its sinks")
 
 
+class ResidualTrace(_Frozen):
+    """How the residual stream of one level's sinks runs through the model, or that of all other tokens."""
+
+    level: int | None = Field(description="index into `levels`; None for tokens that are no sinks")
+    n: int = Field(ge=1, description="positions, over all prompts")
+    norm: tuple[float, ...] = Field(description="l2 norm of each block's output, median over the positions")
+    cosine: tuple[float | None, ...] = Field(
+        description="|cosine| of each block's output to the primary sink's, 0..1, median over the positions "
+        "of prompts with a primary sink; None without one"
+    )
+
+
 class HeadService(_Frozen):
     """How one query head uses sinks."""
 
@@ -124,6 +136,9 @@ class HeadService(_Frozen):
     primary_share: EstimateOrMissing = Field(description="of a query's attention, on primary sinks, 0..1")
     secondary_share: EstimateOrMissing
     dormant: EstimateOrMissing = Field(description="fraction of queries with most of their attention on sinks, 0..1")
+    dormant_by_prompt: tuple[float | None, ...] = Field(
+        default=(), description="the same of each prompt, in order; None for a prompt of one token"
+    )
 
 
 class Weakening(_Frozen):
@@ -260,6 +275,7 @@ class SinkReport(_Frozen):
         description="first block and lifetime of the primary sink, most prompts"
     )
     levels: tuple[SinkLevel, ...]
+    traces: tuple[ResidualTrace, ...] = ()
     sinks: tuple[Sink, ...]
     heads: tuple[HeadService, ...]
     weakening: tuple[Weakening, ...]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from attnscope_kernels import AttentionCall, HeadOutput
+from attnscope_kernels import AttentionCall, HeadOutput, Result, Want, attend
 
 from ..core.ids import HeadId
 
 if TYPE_CHECKING:
     from ..core.batch import Batch
     from ..models._base import Site
+
+Attend = Callable[[AttentionCall, Want], Result]
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,22 @@ class Edit:
         """Return the call that attention is computed from."""
         return call
 
-    def output(self, call: AttentionCall, z: Tensor) -> Tensor:
-        """Return the heads' outputs `[B, H, Tq, Dv]` that the output projection reads."""
+    def output(self, call: AttentionCall, z: Tensor, attend: Attend = attend) -> Tensor:
+        """Return the heads' outputs `[B, H, Tq, Dv]` that the output projection reads.
+
+        Args:
+            call: after all edits.
+            z: after the edits before this one.
+            attend: computes attention anew, by the kernels that the forward uses.
+        """
         return z
+
+    def check_after(self, earlier: Sequence[Edit]) -> None:
+        """Refuse earlier edits that this one does not compose with.
+
+        Raises:
+            TaskError: one of them.
+        """
 
 
 def edit_heads(call: AttentionCall, heads: list[int], factor: float, patches: Tensor | None = None) -> AttentionCall:

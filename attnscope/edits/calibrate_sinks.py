@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +13,10 @@ from attnscope_kernels import AttentionCall, Want, attend
 
 from ..core.errors import TaskError
 from ..core.ids import HeadId
-from ._base import Edit, all_counted, finish_heads
+from ._base import Attend, Edit, all_counted, finish_heads
 from ._positions import hide
-from ._sinks import SinkKeys, check_sinks, heads_with_sinks, sink_mask
+from ._sinks import SinkKeys, check_sinks, heads_with_sinks, prompts_of, sink_mask
+from .stream_window import StreamWindow
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,24 @@ class CalibrateSinks(Edit):
         if not 0 <= self.beta <= 1:
             raise TaskError("calibration of sinks", found=f"beta {self.beta}", expected="0..1")
 
-    def output(self, call: AttentionCall, z: Tensor) -> Tensor:
+    def check_after(self, earlier: Sequence[Edit]) -> None:
+        """Refuse a streaming window on the same heads: what they give the other keys would be taken from all keys."""
+        for edit in earlier:
+            if isinstance(edit, StreamWindow) and self._shares_heads(edit):
+                raise TaskError(
+                    "calibration of sinks",
+                    found="a streaming window on the same heads before it",
+                    expected="other heads",
+                    fix="Calibrate and stream in two runs, or choose disjoint heads.",
+                )
+
+    def _shares_heads(self, edit: StreamWindow) -> bool:
+        if edit.heads is None:
+            return True
+        places: tuple[int | HeadId, ...] = self.heads or tuple(place for row in prompts_of(self.keys) for place in row)
+        return any(head in places or head.layer in places for head in edit.heads)
+
+    def output(self, call: AttentionCall, z: Tensor, attend: Attend = attend) -> Tensor:
         """Mix each chosen head's output with that of attention to the keys outside S."""
         chosen = heads_with_sinks(call, self.heads, self.keys) if self.beta < 1 else []
         if not chosen:

@@ -13,7 +13,7 @@ from attnscope_kernels import AttentionCall, Knockout, Want, attend
 
 from ..core.errors import TaskError, UnknownHeadError
 from ..core.ids import HeadId
-from ._base import Edit, all_counted, finish_heads, heads_of
+from ._base import Attend, Edit, all_counted, finish_heads, heads_of
 from ._positions import at_positions, hide, token_positions
 
 
@@ -58,7 +58,7 @@ class StreamWindow(Edit):
                 expected="0 or more and 1 or more",
             )
 
-    def output(self, call: AttentionCall, z: Tensor) -> Tensor:
+    def output(self, call: AttentionCall, z: Tensor, attend: Attend = attend) -> Tensor:
         """Compute the chosen heads anew."""
         h = call.q.shape[1]
         chosen = list(range(h)) if self.heads is None else heads_of(self.heads, call.layer)
@@ -71,7 +71,7 @@ class StreamWindow(Edit):
         first = _first(call, self.sinks)
         window = self.recent if call.window is None else min(self.recent, call.window)
         near = hide(keys_only, first[:, None].expand(-1, len(chosen), -1)).replace(window=window)
-        merged = _merge([_attend(near), *_attend_first(keys_only, first)], part.sink_logits)
+        merged = _merge([_attend(near, attend), *_attend_first(keys_only, first, attend)], part.sink_logits)
         edited = z.clone()
         edited[:, chosen] = finish_heads(part, merged.to(z))
         return edited
@@ -83,7 +83,7 @@ def _first(call: AttentionCall, sinks: int) -> Tensor:
     return at_positions(token_positions(call), table[None, None])[:, 0]
 
 
-def _attend_first(call: AttentionCall, first: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _attend_first(call: AttentionCall, first: Tensor, attend: Attend) -> list[tuple[Tensor, Tensor]]:
     """Attend to the first keys alone: the queries among them causally, all later ones at once to the cut-off keys."""
     tq, heads = call.q.shape[2], call.q.shape[1]
     some = first.any(0).nonzero()
@@ -93,12 +93,12 @@ def _attend_first(call: AttentionCall, first: Tensor) -> list[tuple[Tensor, Tens
     end = int(some[-1]) + 1
     early = min(max(end - call.offset, 0), tq)
     if not call.causal or call.segments is not None or early == tq or end == tq - early:
-        return [_attend(hide(call, hidden))]
+        return [_attend(hide(call, hidden), attend)]
     pieces = []
     if early:
         cut = _cut(call, 0, early, call.offset + early, causal=True)
-        pieces.append(_attend(hide(cut, hidden[..., : call.offset + early])))
-    pieces.append(_attend(hide(_cut(call, early, tq, end, causal=False), hidden[..., :end])))
+        pieces.append(_attend(hide(cut, hidden[..., : call.offset + early]), attend))
+    pieces.append(_attend(hide(_cut(call, early, tq, end, causal=False), hidden[..., :end]), attend))
     return [(torch.cat([z for z, _ in pieces], 2), torch.cat([lse for _, lse in pieces], 2))]
 
 
@@ -115,7 +115,7 @@ def _cut(call: AttentionCall, low: int, high: int, keys: int, *, causal: bool) -
     )
 
 
-def _attend(call: AttentionCall) -> tuple[Tensor, Tensor]:
+def _attend(call: AttentionCall, attend: Attend) -> tuple[Tensor, Tensor]:
     result = attend(call, Want(lse=True))
     assert result.output is not None
     assert result.lse is not None

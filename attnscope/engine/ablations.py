@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,12 +63,14 @@ def ablate_with_control(
     )
 
 
-def random_others(info: ModelInfo, heads: Sequence[HeadId], chooser: np.random.Generator) -> tuple[list[HeadId], bool]:
+def random_others(
+    info: ModelInfo, heads: Sequence[HeadId], chooser: np.random.Generator, excluded: Collection[HeadId] = ()
+) -> tuple[list[HeadId], bool]:
     """Draw as many other heads: from the same layers if these hold enough, else from all (then the flag is False).
 
-    Returns an empty list where the model has too few other heads.
+    Returns an empty list where the model has too few heads that are neither under test nor excluded.
     """
-    free = [head for head in info.heads if head not in set(heads)]
+    free = [head for head in info.heads if head not in {*heads, *excluded}]
     needed = sorted(Counter(head.layer for head in heads).items())
     pools = [([head for head in free if head.layer == layer], count) for layer, count in needed]
     matched = all(len(pool) >= count for pool, count in pools)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -48,6 +49,7 @@ def edited(
     Raises:
         TapError: something is attached already.
         UnsupportedModelError: the model lacks a site.
+        TaskError: an edit does not compose with one before it.
 
     Example:
         >>> import attnscope, torch
@@ -59,6 +61,10 @@ def edited(
         torch.Size([1, 3, 4096])
     """
 
+    again = partial(attend, implementation=implementation)
+    for index, edit in enumerate(edits):
+        edit.check_after(edits[:index])
+
     def tap(call: AttentionCall) -> Tensor:
         for edit in edits:
             call = edit.call(call)
@@ -68,7 +74,7 @@ def edited(
             listen(call, result)
         z = result.output
         for edit in edits:
-            z = edit.output(call, z)
+            z = edit.output(call, z, again)
         return z
 
     def streams(layer: int, site: Site, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+import xarray as xr
 
 from ..analyses.residual_runs import RELATIVE, Run, Thresholds, runs
 from ..edits.rescale_write import RescaleWrite
@@ -61,6 +62,7 @@ def write_effects(
     module: Literal["attention", "mlp"],
     write_norm: float,
     *,
+    unedited: xr.Dataset | None = None,
     thresholds: Thresholds = RELATIVE,
     neurons: Sequence[int] | None = None,
     draws: int = 10,
@@ -79,6 +81,7 @@ def write_effects(
         layer: the writing block.
         module: the writing module.
         write_norm: norm of random writes.
+        unedited: `trace` of the prompts; None makes it.
         thresholds: what counts as a sink.
         neurons: a minimal set to zero, or None.
         draws: random controls of each kind.
@@ -115,7 +118,9 @@ def write_effects(
     base = losses[1.0]
     curve, where = [], None
     for factor in sorted(factors, key=lambda f: f != 1.0):
-        traced = trace(scope, prompts, edits=[] if factor == 1.0 else [edit(factor)], **options)  # type: ignore[arg-type]
+        traced = unedited if factor == 1.0 else None
+        if traced is None:
+            traced = trace(scope, prompts, edits=[] if factor == 1.0 else [edit(factor)], **options)  # type: ignore[arg-type]
         where = _strongest(traced, sinks) if where is None else where
         curve.append(_point(traced, sinks, where, factor, losses[factor], thresholds))
         advance()
@@ -156,18 +161,18 @@ def _others(rng: np.random.Generator, length: int, own: tuple[int, ...]) -> np.n
     return rng.choice(free, min(len(own), len(free)), replace=False)
 
 
-def _strongest(traced: object, sinks: Sequence[Run]) -> int:
-    share = traced.received_share.values  # type: ignore[attr-defined]
+def _strongest(traced: xr.Dataset, sinks: Sequence[Run]) -> int:
+    share = traced.received_share.values
     mean = np.nanmean([np.nan_to_num(share[sink.prompt, :, sink.position]) for sink in sinks], axis=0)
     return int(np.argmax(mean))
 
 
 def _point(
-    traced: object, sinks: Sequence[Run], where: int, factor: float, loss: np.ndarray, thresholds: Thresholds
+    traced: xr.Dataset, sinks: Sequence[Run], where: int, factor: float, loss: np.ndarray, thresholds: Thresholds
 ) -> Point:
-    norm = traced.residual_norm_at.values  # type: ignore[attr-defined]
-    share = traced.received_share.values  # type: ignore[attr-defined]
-    found, _ = runs(traced, thresholds)  # type: ignore[arg-type]
+    norm = traced.residual_norm_at.values
+    share = traced.received_share.values
+    found, _ = runs(traced, thresholds)
     lifetimes = []
     for sink in sinks:
         alive = [

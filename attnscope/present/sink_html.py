@@ -59,10 +59,16 @@ def sink_figures(report: SinkReport) -> dict[str, Any]:
         found["sink-spans"] = figures.level_spans(rows)
         if any(row.measured for row in rows):
             found["sink-shares"] = figures.level_lines(rows)
+    if traces := views.trace_rows(report):
+        found["sink-norms"] = figures.trace_norm_lines(traces)
+        if any(value is not None for row in traces for value in row.cosine):
+            found["sink-cosines"] = figures.trace_cosine_lines(traces)
     if weakening := views.weakening_rows(report):
         found["sink-weakening"] = figures.weakening_lines(weakening)
     if grids := views.service_grids(report):
         found["sink-services"] = figures.score_heatmap(grids)
+    if dormant := views.dormant_view(report):
+        found["sink-dormant"] = figures.dormant_map(dormant)
     if writers := views.writer_views(report):
         found["sink-writers"] = figures.writer_bars(writers)
     if writes := views.write_views(report):

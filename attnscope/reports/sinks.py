@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -181,31 +181,32 @@ def estimate(values: np.ndarray, reason: str) -> EstimateOrMissing:
     return Estimate(value=float(kept.mean()), n=len(kept), interval=interval)
 
 
-def head_services(
-    info: ModelInfo, shares: np.ndarray, dormant: np.ndarray, present: Sequence[Sequence[bool]]
-) -> tuple[HeadService, ...]:
+def head_services(info: ModelInfo, used: xr.Dataset, present: Mapping[str, Sequence[bool]]) -> tuple[HeadService, ...]:
     """Return every head's use of sinks.
 
     Args:
         info: the model.
-        shares: `[P, L, H, groups]`, the groups primary and secondary first.
-        dormant: `[P, L, H]`.
-        present: for primary and secondary, whether each prompt has such a sink.
+        used: of `engine.sink_heads.sink_shares`.
+        present: for `primary` and `secondary`, whether each prompt has such a sink.
     """
     services = []
     for layer, head in info.heads:
-        row = info.rows[layer]
-        of = [
-            estimate(np.where(present[group], shares[:, row, head, group], np.nan), f"no prompt has a {name} sink")
-            for group, name in enumerate(("primary", "secondary"))
-        ]
+        own = used.sel(layer=layer, head=head)
+        share = {
+            kind: estimate(
+                np.where(has, own.sink_attention.sel(sink_kind=kind), np.nan), f"no prompt has a {kind} sink"
+            )
+            for kind, has in present.items()
+        }
+        dormant = own.dormant.values
         services.append(
             HeadService(
                 layer=layer,
                 head=head,
-                primary_share=of[0],
-                secondary_share=of[1],
-                dormant=estimate(dormant[:, row, head], "no prompt has a second token"),
+                primary_share=share["primary"],
+                secondary_share=share["secondary"],
+                dormant=estimate(dormant, "no prompt has a second token"),
+                dormant_by_prompt=tuple(None if np.isnan(value) else float(value) for value in dormant),
             )
         )
     return tuple(services)

@@ -18,8 +18,9 @@ sys.path.insert(0, str(UNIT))
 from _fake_sink_report import NOTE, TOKENS, fake_sink_report
 
 CHARTS = (
-    "sink-map", "sink-spans", "sink-shares", "sink-writers", "sink-effects", "sink-curves", "sink-services",
-    "sink-weakening", "residual-reads", "residual-bound", "residual-direct", "residual-effects", "residual-bars",
+    "sink-map", "sink-spans", "sink-shares", "sink-norms", "sink-cosines", "sink-writers", "sink-effects",
+    "sink-curves", "sink-services", "sink-weakening", "sink-dormant", "residual-reads", "residual-bound",
+    "residual-direct", "residual-effects", "residual-bars",
 )  # fmt: skip
 
 

@@ -23,7 +23,15 @@ from attnscope_kernels.testing import random_call
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
-COLUMNS = {"period": 8, "prefix": 1, "copies": 3, "query_positions": [9, 11], "source_positions": [4, 7]}
+COLUMNS = {
+    "period": 8,
+    "prefix": 1,
+    "copies": 3,
+    "query_positions": [9, 11],
+    "source_positions": [4, 7],
+    "gold_span": [2, 5],
+    "question_positions": [9],
+}
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
 from typer.testing import CliRunner, Result
 
 from attnscope.cli import app
@@ -18,3 +25,23 @@ def refused(result: Result, *words: str) -> None:
     assert found, result.stderr
     for word in words:
         assert word in message, message
+
+
+def interrupted(arguments: Sequence[str], when: Callable[[], object]) -> str:
+    """Run a command in its own process, press Ctrl-C once `when` holds, and return what it said (exit code 130)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "attnscope", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+    deadline = time.monotonic() + 60
+    while not when() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stderr
+    return stderr

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from _command import refused, run
+from _command import interrupted, refused, run
 from safetensors.torch import save_file
 from typer.testing import Result
 
@@ -172,30 +167,15 @@ def test_ctrl_c_leaves_nothing_half_written_and_can_be_resumed(
 ) -> None:
     out = tmp_path / "runs" / "run"
     command = [
-        *(sys.executable, "-m", "attnscope", "report", str(planted_folder), "--text", str(planted_text)),
+        *("report", str(planted_folder), "--text", str(planted_text)),
         *("--out", str(out), "--prompts", "5", "--context", "1024", "--batch-tokens", "1024", "--device", "cpu"),
     ]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
-    )
-    partial = out.with_name("run.partial")
-    deadline = time.monotonic() + 60
-    while not list(partial.glob("text.safetensors")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "interrupted" in stderr
+    stderr = interrupted(command, lambda: list(out.with_name("run.partial").glob("text.safetensors")))
     assert "Repeat the command" in stderr
     assert not out.exists()
     assert {p.name for p in out.parent.iterdir()} <= {"run.partial"}
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    again = run(*command)
+    assert again.exit_code == 0, again.output
     assert open_run(out).report.records
     assert {p.name for p in out.parent.iterdir()} == {"run"}
 

@@ -39,9 +39,13 @@ def dense() -> torch.Tensor:
     return torch.stack(rows, 1)
 
 
+SEPARATE = ("retrieval", "passage_mass", "sink_rate", "sink_mass", "received_max")
+"""Collectors that need other columns or parameters."""
+
+
 @pytest.fixture(scope="module")
 def collected():
-    names = [n for n in collectors.names() if n not in ("retrieval", "sink_rate", "sink_mass", "received_max")]
+    names = [n for n in collectors.names() if n not in SEPARATE]
     extra = [
         collectors.get("sink_rate")(epsilon=0.2, lengths=(10, T)),
         collectors.get("sink_mass")(threshold=0.06, min_queries=5),
@@ -147,6 +151,13 @@ def test_retrieval_counts_top_keys_on_their_source(dense) -> None:
     got = collect(SCOPE, prompts, ["retrieval"]).retrieval
     close(got, expected)
     assert float(got[:, 0, 1].min()) >= 0.5
+
+
+def test_passage_mass_is_the_mean_over_the_questions_tokens(dense) -> None:
+    spans, asked = [[2, 6], [0, 4], [9, 11]], [[20, 22], [15], [30, T - 1]]
+    prompts = REPEATS.add_column("gold_span", spans).add_column("question_positions", asked)
+    expected = torch.stack([dense[p, :, :, asked[p], low:high].sum(-1).mean(-1) for p, (low, high) in enumerate(spans)])
+    close(collect(SCOPE, prompts, ["passage_mass"]).passage_mass, expected)
 
 
 def test_value_norms(collected) -> None:

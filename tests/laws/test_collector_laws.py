@@ -44,6 +44,8 @@ def prompts() -> datasets.Dataset:
                 "copies": 3,
                 "query_positions": [length - 3, length - 1],
                 "source_positions": [4, 7],
+                "gold_span": [2, 5],
+                "question_positions": [7, 8],
             }
         )
     return datasets.Dataset.from_list(rows)
@@ -158,7 +160,7 @@ def test_little_is_moved_from_the_device_at_any_length(collector: Collector, mon
     length, period = 1200, 8
     ids = torch.arange(length)[None] % period + 1
     columns = {"period": [period], "prefix": [0], "copies": [2]}
-    columns |= {"query_positions": [[9]], "source_positions": [[3]]}
+    columns |= {"query_positions": [[9]], "source_positions": [[3]], "gold_span": [[1, 4]], "question_positions": [[9]]}
     long = Batch(ids, torch.ones_like(ids, dtype=torch.bool), (0,), 1, columns)
     run_batch(SCOPE, long, [collector], {collector.name: collector.init(SCOPE.info, 1)})
     visits = SCOPE.info.n_layers * (1 if collector.sees == "attention" else 2)
@@ -193,7 +195,11 @@ def test_folds_may_end_when_the_forward_is_over(name: str, monkeypatch: pytest.M
     xr.testing.assert_identical(collect(SCOPE, PROMPTS, [get(name)]), whole)
 
 
-@pytest.mark.parametrize("name", [name for name in collectors.names() if name != "positional_share"])
+WHOLE = ("positional_share", "passage_mass")
+"""Collectors that a screen cannot serve."""
+
+
+@pytest.mark.parametrize("name", [name for name in collectors.names() if name not in WHOLE])
 def test_a_screen_gives_sinks_exactly_and_the_rest_nearly(name: str) -> None:
     """Every key above the threshold is exact; with a stride of one, all is."""
     exact = collect(SCOPE, PROMPTS, [get(name)])

@@ -21,6 +21,7 @@ from attnscope.edits.norm_dimensions import NormDimensions
 from attnscope.edits.rescale_write import RescaleWrite
 from attnscope.edits.scale_head import ScaleHead
 from attnscope.edits.stream_window import StreamWindow
+from attnscope.edits.uniform_attention import UniformAttention
 from attnscope.engine.ablations import ablate_with_control, random_others
 from attnscope.engine.batches import make_batch
 from attnscope.engine.edited import edited as attached
@@ -36,6 +37,7 @@ EXAMPLES: dict[str, Edit] = {
     "knock_out_sinks": KnockOutSinks({1: (0, 2)}, (HeadId(1, 0),)),
     "calibrate_sinks": CalibrateSinks({HeadId(0, 1): (1,), HeadId(1, 3): (0, 2)}),
     "stream_window": StreamWindow(HEADS, sinks=1, recent=3),
+    "uniform_attention": UniformAttention(HEADS),
     "norm_dimensions": NormDimensions((43,), "zero"),
     "rescale_write": RescaleWrite(1, positions={0: (0,), 1: (0, 2)}),
 }

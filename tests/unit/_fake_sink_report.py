@@ -21,6 +21,7 @@ from attnscope.core.sink_report import (
     ResidualEvidence,
     ResidualSinkDimension,
     ResidualSinks,
+    ResidualTrace,
     Sink,
     SinkLevel,
     SinkReport,
@@ -148,9 +149,34 @@ def _heads(rng: np.random.Generator) -> tuple[HeadService, ...]:
                     primary_share=estimate(primary, 0.03),
                     secondary_share=secondary,
                     dormant=dormant,
+                    dormant_by_prompt=_dormant_by_prompt(primary, layer, rng),
                 )
             )
     return tuple(records)
+
+
+def _dormant_by_prompt(primary: float, layer: int, rng: np.random.Generator) -> tuple[float | None, ...]:
+    """One prompt has a single token; layer 0 was not measured."""
+    if not layer:
+        return (None,) * PROMPTS
+    drawn = np.clip(primary**2 + 0.2 * rng.standard_normal(PROMPTS), 0, 1).tolist()
+    return (*drawn[:-1], None)
+
+
+def _traces(sinks: list[Sink]) -> tuple[ResidualTrace, ...]:
+    found = []
+    for index, (_, start, life, norm) in enumerate(LEVELS):
+        inside = [start <= block < start + life for block in range(LAYERS)]
+        found.append(
+            ResidualTrace(
+                level=index,
+                n=sum(sink.level == index for sink in sinks),
+                norm=tuple(norm if on else 8.0 + block for block, on in enumerate(inside)),
+                cosine=tuple(0.98 if on else 0.1 for on in inside),
+            )
+        )
+    others = tuple(8.0 + block for block in range(LAYERS))
+    return (*found, ResidualTrace(level=None, n=PROMPTS * 500, norm=others, cosine=(0.05,) * LAYERS))
 
 
 def _weakening() -> tuple[Weakening, ...]:
@@ -263,6 +289,7 @@ def fake_sink_report(bare: bool = False) -> SinkReport:
         loss=Missing(reason="no answer tokens <b>here</b>") if bare else estimate(3.1, 0.1),
         primary_layers=None if bare else (2, 9),
         levels=() if bare else _levels(sinks),
+        traces=() if bare else _traces(sinks),
         sinks=tuple(sinks),
         heads=() if bare else _heads(rng),
         weakening=() if bare else _weakening(),

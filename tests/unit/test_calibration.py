@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from _dense_call import weights_of
+from datasets import Dataset
 from torch import Tensor
 
 import attnscope
@@ -18,7 +19,9 @@ from attnscope.edits.knock_out import KnockOut
 from attnscope.edits.knock_out_sinks import KnockOutSinks
 from attnscope.edits.scale_head import ScaleHead
 from attnscope.edits.stream_window import StreamWindow
-from attnscope_kernels import AttentionCall, attend
+from attnscope.engine.batches import make_batch
+from attnscope.engine.edited import edited as attach
+from attnscope_kernels import AttentionCall, Result, Want, attend
 from attnscope_kernels.impl.reference import attention_logits
 from attnscope_kernels.testing import FEATURES, forbid_square, random_call
 
@@ -250,3 +253,43 @@ def test_bad_input_is_named() -> None:
         edited(random_call(), StreamWindow((HeadId(0, 9),)))
     with pytest.raises(TaskError, match="0 recent"):
         StreamWindow(recent=0)
+
+
+@pytest.mark.parametrize(
+    ("window", "clash"),
+    [(None, True), ((HeadId(1, 0),), True), ((HeadId(1, 1),), False), ((HeadId(0, 0),), False)],
+)
+def test_calibration_after_a_window_on_the_same_heads_is_refused(
+    window: tuple[HeadId, ...] | None, clash: bool
+) -> None:
+    scope = attnscope.load(backend="toy")
+    calibrated = CalibrateSinks({HeadId(1, 0): (0,)})
+    streamed = StreamWindow(window, sinks=1, recent=2)
+    with attach(scope, [calibrated, streamed]):
+        pass
+    if not clash:
+        with attach(scope, [streamed, calibrated]):
+            return
+    with pytest.raises(TaskError, match="streaming window on the same heads"), attach(scope, [streamed, calibrated]):
+        pass
+    whole = CalibrateSinks({1: (0,)})
+    with pytest.raises(TaskError, match="disjoint heads"), attach(scope, [StreamWindow((HeadId(1, 1),)), whole]):
+        pass
+
+
+@pytest.mark.parametrize("edit", [CalibrateSinks({1: (0,)}), StreamWindow(sinks=1, recent=2)])
+def test_attention_anew_runs_on_the_kernels_that_were_asked_for(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
+    import attnscope.engine.edited as engine
+
+    scope, asked = attnscope.load(backend="toy"), []
+    batch = make_batch(Dataset.from_dict({"input_ids": [[1, 2, 3, 4, 5, 6]]}), [0], scope.device)
+
+    def spy(call: AttentionCall, want: Want | None = None, implementation: str = "auto") -> Result:
+        asked.append(implementation)
+        return attend(call, want, implementation)
+
+    monkeypatch.setattr(engine, "attend", spy)
+    with attach(scope, [edit], implementation="reference"):
+        scope.run(batch)
+    assert len(asked) > len(scope.info.attention_layers)
+    assert set(asked) == {"reference"}

@@ -19,6 +19,9 @@ DRAWINGS = {
     "spans": lambda theme: figures.level_spans(views.level_rows(REPORT), theme),
     "shares": lambda theme: figures.level_lines(views.level_rows(REPORT), theme),
     "services": lambda theme: figures.score_heatmap(views.service_grids(REPORT), theme),
+    "norms": lambda theme: figures.trace_norm_lines(views.trace_rows(REPORT), theme),
+    "cosines": lambda theme: figures.trace_cosine_lines(views.trace_rows(REPORT), theme),
+    "dormant": lambda theme: figures.dormant_map(views.dormant_view(REPORT), theme),
     "weakening": lambda theme: figures.weakening_lines(views.weakening_rows(REPORT), theme),
     "writers": lambda theme: figures.writer_bars(views.writer_views(REPORT), theme),
     "curves": lambda theme: figures.write_curves(views.write_views(REPORT), theme),
@@ -54,6 +57,15 @@ def test_the_map_marks_what_the_residual_stream_says_and_its_menu_has_every_prom
     assert [button.label.split(":")[0] for button in buttons] == [f"prompt {m.prompt}" for m in views.sink_maps(REPORT)]
     traces, layout = buttons[1].args
     assert len(traces["z"][0][0]) == len(layout["xaxis.ticktext"]) == len(views.sink_maps(REPORT)[1].columns)
+
+
+def test_traces_and_dormant_heads_are_drawn_as_they_were_measured():
+    for name, field in (("norms", "norm"), ("cosines", "cosine")):
+        lines = DRAWINGS[name]("light").data
+        assert [list(line.y) for line in lines] == [list(getattr(row, field)) for row in views.trace_rows(REPORT)]
+    heat = DRAWINGS["dormant"]("light").data[0]
+    assert [tuple(row) for row in heat.z] == list(views.dormant_view(REPORT).values)
+    assert (heat.zmin, heat.zmax) == (0, 1)
 
 
 def test_spans_run_from_the_first_block_to_the_last():

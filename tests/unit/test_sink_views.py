@@ -24,7 +24,7 @@ from attnscope.present import views
 report = fake_sink_report()
 views.sink_maps(report), views.level_rows(report), views.service_grids(report), views.weakening_rows(report)
 views.writer_views(report), views.write_views(report), views.residual_sink_view(report), views.sink_groups(report)
-views.sink_headline(report), views.sink_sentences(report)
+views.trace_rows(report), views.dormant_view(report), views.sink_headline(report), views.sink_sentences(report)
 loaded = [name for name in ("plotly", "torch", "rich", "matplotlib", "streamlit") if name in sys.modules]
 assert not loaded, loaded
 """
@@ -47,6 +47,31 @@ def test_a_map_holds_the_sinks_of_one_prompt_and_what_was_not_measured_is_none()
     only = next(column for column in first.columns if column.kind == "attention only")
     assert only.residual_layers == ()
     assert views.sink_maps(REPORT, limit=1, columns=2)[0].hidden == len(held) - 2
+
+
+def test_traces_have_the_fullest_levels_in_order_and_the_other_tokens_last():
+    rows = views.trace_rows(REPORT)
+    assert [row.kind for row in rows] == ["primary", "secondary", "short-lived", None]
+    assert rows[-1].name == "other tokens"
+    assert [row.kind for row in views.trace_rows(REPORT, most=1)] == ["primary", None]
+    assert rows[0].norm[2:11] == (480.0,) * 9
+    assert rows[0].cosine[1] == 0.1
+    assert views.trace_rows(BARE) == []
+
+
+def test_dormancy_by_prompt_shows_the_heads_that_differ_most_and_what_is_missing_stays_none():
+    view = views.dormant_view(REPORT, most=5)
+    assert view is not None
+    ranges = [max(v for v in row if v is not None) - min(v for v in row if v is not None) for row in view.values]
+    assert ranges == sorted(ranges, reverse=True)
+    assert len(view.heads) == 5
+    assert view.hidden == (LAYERS - 1) * HEADS - 5
+    assert all(row[-1] is None for row in view.values)
+    assert not any(name.startswith("L0H") for name in view.heads)
+    told = {f"L{h.layer}H{h.head}": [v for v in h.dormant_by_prompt if v is not None] for h in REPORT.heads}
+    widest = max(told, key=lambda name: max(told[name], default=0) - min(told[name], default=0))
+    assert view.heads[0] == widest
+    assert views.dormant_view(BARE) is None
 
 
 def test_the_fullest_prompts_come_first():

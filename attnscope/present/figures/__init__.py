@@ -4,6 +4,7 @@ Every figure takes `theme` ("light" or "dark") and nothing but views.
 """
 
 from .causal import causal_bars
+from .dormant_heads import dormant_map
 from .effects import effect_dots
 from .frequency import choice_lines_figure, chunk_lines, chunk_map_figure, overlap_figure
 from .head_grid import head_grid_figure
@@ -13,6 +14,7 @@ from .residual_sinks import direct_lines, quantisation_bars, read_scores, rescal
 from .scores import score_heatmap
 from .sink_levels import level_lines, level_spans
 from .sink_map import sink_map_figure
+from .sink_traces import trace_cosine_lines, trace_norm_lines
 from .sink_weakening import weakening_lines
 from .sink_writes import write_curves, writer_bars
 
@@ -21,6 +23,9 @@ __all__ = [
     "chunk_lines",
     "chunk_map_figure",
     "overlap_figure",
+    "dormant_map",
+    "trace_cosine_lines",
+    "trace_norm_lines",
     "effect_dots",
     "direct_lines",
     "quantisation_bars",

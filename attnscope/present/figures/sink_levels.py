@@ -11,8 +11,8 @@ from ..views.sink_levels import LevelRow
 from ..wording import number
 from ._layout import axis, layer_ticks, layout, plain
 
-_COLOURS = {"primary": "strong", "secondary": "accent", "attention only": "muted", "short-lived": "second"}
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+COLOURS = {"primary": "strong", "secondary": "accent", "attention only": "muted", "short-lived": "second"}
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 MOST_SPANS = 12
 """Levels drawn as bars."""
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -77,8 +77,8 @@ def level_lines(rows: Sequence[LevelRow], theme: ThemeName = "light", most: int 
                 y=list(row.shares),
                 name=row.name,
                 mode="lines+markers",
-                line={"color": colour(row, theme), "width": 2.5, "dash": _DASHES[i // len(_SYMBOLS) % len(_DASHES)]},
-                marker={"color": colour(row, theme), "size": 8, "symbol": _SYMBOLS[i % len(_SYMBOLS)]},
+                line={"color": colour(row, theme), "width": 2.5, "dash": _DASHES[i // len(SYMBOLS) % len(_DASHES)]},
+                marker={"color": colour(row, theme), "size": 8, "symbol": SYMBOLS[i % len(SYMBOLS)]},
                 hovertemplate=f"{row.name}, layer %{{x}}: %{{y:.1%}}<extra></extra>",
             )
             for i, row in enumerate(shown)
@@ -96,7 +96,7 @@ def level_lines(rows: Sequence[LevelRow], theme: ThemeName = "light", most: int 
 
 def colour(row: LevelRow, theme: ThemeName) -> str:
     """Return the colour of a level's kind."""
-    return str(getattr(THEMES[theme], _COLOURS[row.kind]))
+    return str(getattr(THEMES[theme], COLOURS[row.kind]))
 
 
 def _fullest(rows: Sequence[LevelRow], most: int) -> list[LevelRow]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ...core.sink_report import SinkReport
+from ..figures.dormant_heads import dormant_height
 from ..figures.scores import heatmap_height
+from ..views.dormant_heads import dormant_view
 from ..views.sink_heads import service_grids, weakening_rows
 from . import _markup as m
 
@@ -11,7 +13,9 @@ from . import _markup as m
 def heads_section(report: SinkReport) -> str:
     """Return the layer × head grid and the primary share with and without secondary sinks."""
     lede = "A head is dormant on a query when most of its attention rests on sinks."
-    body = f'<div class="two stretch">{m.panel(_grid(report), "Heads")}{m.panel(_weakening(report), "Weakening")}</div>'
+    grid, weaker = m.panel(_grid(report), "Heads"), m.panel(_weakening(report), "Weakening")
+    prompts = m.panel(_dormant(report), "By prompt")
+    body = f'<div class="stack"><div class="two stretch">{grid}{weaker}</div>{prompts}</div>'
     return m.section("sink-heads", "Heads that rest on sinks", lede, body)
 
 
@@ -25,6 +29,16 @@ def _grid(report: SinkReport) -> str:
     )
     note = '<p class="note">A cross is a head that was not measured; it is not 0.</p>'
     return select + m.chart("sink-services", heatmap_height(len(grids[0].layers))) + note
+
+
+def _dormant(report: SinkReport) -> str:
+    view = dormant_view(report)
+    if view is None:
+        return m.not_measured("dormancy differs between prompts only where there are two prompts or more")
+    note = "The heads whose dormancy differs most between prompts, the most variable first."
+    if view.hidden:
+        note += f" {view.hidden:,} steadier heads are in sinks.json."
+    return m.chart("sink-dormant", dormant_height(len(view.heads))) + f'<p class="note">{m.text(note)}</p>'
 
 
 def _weakening(report: SinkReport) -> str:

@@ -9,6 +9,7 @@ from ..views.sink_levels import LevelRow, level_rows
 from ..views.sink_map import sink_maps
 from ..views.sink_rows import SinkEntry, SinkGroup, sink_entries, sink_groups
 from ..views.sink_summary import sink_headline, sink_sentences
+from ..views.sink_traces import trace_rows
 from ..wording import number, weights_notice
 from . import _markup as m
 
@@ -127,9 +128,19 @@ def levels_section(report: SinkReport) -> str:
     )
     spans = m.panel(m.chart("sink-spans", spans_height(len(rows))), "Where each level lives")
     right = m.panel(shares, "Attention on a sink of each level")
-    body = f'<div class="stack">{m.panel(table)}<div class="two stretch">{spans}{right}</div></div>'
+    body = f'<div class="stack">{m.panel(table)}<div class="two stretch">{spans}{right}</div>{_traces(report)}</div>'
     source = m.citation("2512.22213", "https://arxiv.org/abs/2512.22213")
     return m.section("sink-levels", "Levels", lede, f'{body}<p class="note">Source: {source}.</p>')
+
+
+def _traces(report: SinkReport) -> str:
+    rows = trace_rows(report)
+    if not rows:
+        return ""
+    told = any(value is not None for row in rows for value in row.cosine)
+    norms = m.panel(m.chart("sink-norms", 340), "Residual norm through the model")
+    cosine = m.chart("sink-cosines", 340) if told else m.not_measured("no prompt has a primary sink")
+    return f'<div class="two stretch">{norms}{m.panel(cosine, "Direction, against the primary sink")}</div>'
 
 
 def _level(row: LevelRow) -> tuple[str, ...]:

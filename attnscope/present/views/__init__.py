@@ -2,6 +2,7 @@
 
 from .causal import Bar, CausalView, causal_views
 from .decode import DecodeView, decode_view
+from .dormant_heads import DormantView, dormant_view
 from .effects import Effect
 from .frequency import ChunkCurve, ChunkMap, chunk_curves, chunk_grids, chunk_map
 from .frequency_choices import (
@@ -24,6 +25,7 @@ from .sink_levels import LevelRow, level_rows
 from .sink_map import SinkColumn, SinkMap, sink_maps
 from .sink_rows import SinkEntry, SinkGroup, sink_entries, sink_groups
 from .sink_summary import sink_headline, sink_sentences
+from .sink_traces import TraceRow, trace_rows
 from .sink_writes import WriterView, WriteView, write_views, writer_views
 from .sinks import SinkRate, SinkRow, sink_rates, sink_table
 from .summary import Card, summary_cards
@@ -40,6 +42,10 @@ __all__ = [
     "frequency_headline",
     "frequency_sentences",
     "overlap_matrix",
+    "DormantView",
+    "dormant_view",
+    "TraceRow",
+    "trace_rows",
     "SinkEntry",
     "SinkGroup",
     "sink_entries",

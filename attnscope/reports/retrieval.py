@@ -1,0 +1,161 @@
+"""Build the parts of a RetrievalReport from statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from ..analyses.retrieval import stability, top_heads
+from ..core.ids import HeadId
+from ..core.model_info import ModelInfo
+from ..core.report import Missing
+from ..core.retrieval_report import (
+    AblationStep,
+    NeedleCell,
+    RankingAgreement,
+    RankingStability,
+    RetrievalHead,
+)
+from ..core.sink_report import Estimate
+from .sinks import estimate
+
+PER_PROMPT = ("retrieval", "retrieval_decoded", "qr_score", "razor_echo", "razor_induction")
+COMPARED = ("retrieval", "retrieval_decoded", "qr_score", "razor_echo", "razor_induction")
+
+
+def cells(lengths: Sequence[int], depths: Sequence[float], answered: np.ndarray) -> tuple[NeedleCell, ...]:
+    """Return the accuracy at every length and depth, in order.
+
+    Args:
+        lengths: of each prompt.
+        depths: of each prompt.
+        answered: `[P]` bool.
+    """
+    found = []
+    for length, depth in sorted(set(zip(lengths, depths, strict=True))):
+        own = [float(a) for n, d, a in zip(lengths, depths, answered, strict=True) if (n, d) == (length, depth)]
+        accuracy = estimate(np.array(own), "no prompts")
+        assert isinstance(accuracy, Estimate)
+        found.append(NeedleCell(length=length, depth=depth, accuracy=accuracy))
+    return tuple(found)
+
+
+def head_rows(
+    info: ModelInfo, statistics: Mapping[str, xr.Dataset], missing: Mapping[str, str]
+) -> tuple[RetrievalHead, ...]:
+    """Return every query head's measures.
+
+    Args:
+        info: the model.
+        statistics: datasets that hold PER_PROMPT variables and those of vertical-and-slash patterns, where measured.
+        missing: measure → why it was not measured.
+    """
+    held = {name: data[name] for data in statistics.values() for name in data.data_vars}
+    rows = []
+    for layer, head in info.heads:
+        values = {}
+        for name in PER_PROMPT:
+            reason = missing.get(name, "no prompt could measure it")
+            own = held[name].sel(layer=layer, head=head).values if name in held else np.zeros(0)
+            values[name] = estimate(own, reason)
+        pattern = held["pattern_mass"].sel(layer=layer, head=head) if "pattern_mass" in held else None
+        best = None if pattern is None else int(pattern.mean("prompt").argmax("split"))
+        rows.append(
+            RetrievalHead(
+                layer=layer,
+                head=head,
+                kv_head=info.kv_head(head),
+                **values,
+                vertical_slash_mass=estimate(
+                    np.zeros(0) if pattern is None else pattern.isel(split=best).values,
+                    missing.get("vertical_slash_mass", "not measured"),
+                ),
+                vertical_size=_size(held, "vertical_size", layer, head),
+                slash_size=_size(held, "slash_size", layer, head),
+            )
+        )
+    return tuple(rows)
+
+
+def _size(held: Mapping[str, xr.DataArray], name: str, layer: int, head: int) -> int | None:
+    return int(held[name].sel(layer=layer, head=head)) if name in held else None
+
+
+def ranked(info: ModelInfo, scores: np.ndarray) -> list[HeadId]:
+    """Return all heads with a score, the largest first.
+
+    Args:
+        info: the model.
+        scores: `[P, L, H]`, NaN where missing.
+    """
+    if not len(scores) or np.isnan(scores).all():
+        return []
+    mean = np.nanmean(scores, axis=0)
+    return [HeadId(info.attention_layers[row], head) for row, head in top_heads(mean, mean.size)]
+
+
+def settled(scores: np.ndarray, k: int = 20) -> RankingStability | Missing:
+    """Return how many trials the top heads need, or why that cannot be said."""
+    found = stability(scores, k=k)
+    if found is None:
+        return Missing(reason="fewer than two needles were answered")
+    return RankingStability(k=found.k, trials=found.trials, overlap=found.overlap, low=found.low, settled=found.settled)
+
+
+def agreements(rows: Sequence[RetrievalHead], k: int) -> tuple[RankingAgreement, ...]:
+    """Compare the ranking by retrieval score with the ranking by every other measure, where both were measured."""
+    from scipy.stats import spearmanr
+
+    found = []
+    first = _values(rows, COMPARED[0])
+    for name in COMPARED[1:]:
+        other = _values(rows, name)
+        if np.isnan(first).any() or np.isnan(other).any():
+            continue
+        constant = np.ptp(first) == 0 or np.ptp(other) == 0
+        tops = [set(top_heads(values[None], k)) for values in (first, other)]
+        found.append(
+            RankingAgreement(
+                first=COMPARED[0],
+                second=name,
+                spearman=None if constant else float(spearmanr(first, other).statistic),
+                k=k,
+                common=len(tops[0] & tops[1]),
+                expected=k * k / len(rows),
+            )
+        )
+    return tuple(found)
+
+
+def _values(rows: Sequence[RetrievalHead], name: str) -> np.ndarray:
+    items = [getattr(row, name) for row in rows]
+    return np.array([item.value if isinstance(item, Estimate) else np.nan for item in items])
+
+
+def ablation_step(
+    mode: str, heads: Sequence[HeadId], ablated: np.ndarray, controls: np.ndarray, whole: np.ndarray, matched: bool
+) -> AblationStep:
+    """Return one step of the curve.
+
+    Args:
+        mode: of ablation.
+        heads: that were ablated.
+        ablated: `[P]` accuracy without them.
+        controls: `[draws, P]` accuracy without random others.
+        whole: `[P]` accuracy of the whole model.
+        matched: whether controls came from the same layers.
+    """
+    accuracy, change = estimate(ablated, "no prompts"), estimate(ablated - whole, "no prompts")
+    assert isinstance(accuracy, Estimate)
+    assert isinstance(change, Estimate)
+    return AblationStep(
+        mode=mode,  # type: ignore[arg-type]
+        heads=tuple(map(str, heads)),
+        accuracy=accuracy,
+        change=change,
+        control=estimate(controls.mean(0) if len(controls) else np.zeros(0), "too few other heads"),
+        control_draws=tuple(float(v) for v in controls.mean(1)),
+        layer_matched=matched,
+    )
