@@ -52,7 +52,7 @@ def head_rows(
         statistics: datasets that hold PER_PROMPT variables and those of vertical-and-slash patterns, where measured.
         missing: measure → why it was not measured.
     """
-    held = {name: data[name] for data in statistics.values() for name in data.data_vars}
+    held = {str(name): data[name] for data in statistics.values() for name in data.data_vars}
     rows = []
     for layer, head in info.heads:
         values = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,13 +107,17 @@ def parts(rows: Rows, row_bytes: int, multiple: int = 1) -> Iterator[Part]:
                 )
 
 
-def top_rows(rows: Rows, part: Part, k: int) -> TopRows:
-    """Compute a part's whole logits, what it sees and its top keys."""
+def top_rows(rows: Rows, part: Part, ks: Sequence[int]) -> list[TopRows]:
+    """Compute a part's whole logits, what it sees and its top keys, one for each of `ks`."""
     seen = _visible(rows, part)
     logits = _logits(rows, part)
     finite = (logits.isfinite() | ~seen).all(-1)
-    kept = torch.where(finite, seen.sum(-1).clamp(max=k), 0)
-    return TopRows(seen, top_set(logits.masked_fill_(~seen, -torch.inf), seen, kept, k), kept)
+    logits.masked_fill_(~seen, -torch.inf)
+    found = []
+    for k in ks:
+        kept = torch.where(finite, seen.sum(-1).clamp(max=k), 0)
+        found.append(TopRows(seen, top_set(logits, seen, kept, k), kept))
+    return found
 
 
 def top_set(values: Tensor, seen: Tensor, kept: Tensor, k: int) -> Tensor:

@@ -136,7 +136,7 @@ def _select(rows: Rows, k: int, span: int) -> _Selected:
     place = torch.arange(ROWS, dtype=torch.uint8, device=device).unsqueeze(-1)
     members = []
     for part in parts(rows, ROW_ENTRY * length, ROWS):
-        found = top_rows(rows, part, k)
+        (found,) = top_rows(rows, part, (k,))
         bytes_of = slice(part[2].start // ROWS, -(-part[2].stop // ROWS))
         packed = (found.seen.unflatten(2, (-1, ROWS)).to(torch.uint8) << place).sum(-2, dtype=torch.uint8)
         bits[part[0], part[1], bytes_of, :length] = packed

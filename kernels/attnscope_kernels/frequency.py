@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 
@@ -24,7 +25,12 @@ HONOURED = {
 
 
 def contextual_agreement(
-    call: AttentionCall, queries: Tensor, k: int, *, pairing: str = "half", implementation: str = "auto"
+    call: AttentionCall,
+    queries: Tensor,
+    k: int | Sequence[int],
+    *,
+    pairing: str = "half",
+    implementation: str = "auto",
 ) -> Tensor:
     """Return the share of each sampled row's top K keys that each frequency chunk's partial logit finds alone.
 
@@ -41,7 +47,7 @@ def contextual_agreement(
     Args:
         call: the layer's inputs.
         queries: `[B, N]` query indices; -1 asks for nothing.
-        k: keys a query.
+        k: keys a query; several give one result each, and share their work in `torch`.
         pairing: `half`, dimensions (c, c + D/2), the pairs that RoPE rotates in most models; or `adjacent`,
             (2c, 2c + 1), whose partial logits move under a common shift of positions if RoPE rotates halves.
         implementation: `auto`, `torch` (everything; float64 in float64) or `triton` (CUDA, or Triton's interpreter;
@@ -49,8 +55,8 @@ def contextual_agreement(
             precision for the whole logits.
 
     Returns:
-        Tensor: `[B, H, N, D / 2]` float32 in 0..1; NaN where the query is -1 or not valid, sees no key, or has a
-        visible logit that is not finite.
+        Tensor: `[B, H, N, D / 2]` float32 in 0..1, or `[len(k), B, H, N, D / 2]` for several k; NaN where the query
+        is -1 or not valid, sees no key, or has a visible logit that is not finite.
 
     Raises:
         ContractError: an argument does not fit the call, or the call has a field that changes ranks and is unknown.
@@ -64,7 +70,8 @@ def contextual_agreement(
         >>> contextual_agreement(call, torch.tensor([[0]]), k=2)  # the logits are 3, 12, 6
         tensor([[[[0.5000, 1.0000]]]])
     """
-    _check(call, queries, k, pairing)
+    ks = (k,) if isinstance(k, int) else tuple(k)
+    _check(call, queries, ks, pairing)
     name = choose(call) if implementation == "auto" else implementation
     if name not in IMPLEMENTATIONS:
         raise ImplementationUnavailableError(
@@ -78,15 +85,18 @@ def contextual_agreement(
         )
     b, h, _, d = call.q.shape
     if queries.numel() == 0:
-        return call.q.new_empty(b, h, queries.shape[1], d // 2, dtype=torch.float32)
+        found = call.q.new_empty(len(ks), b, h, queries.shape[1], d // 2, dtype=torch.float32)
+        return found[0] if isinstance(k, int) else found
     with torch.no_grad(), torch.autocast(call.q.device.type, enabled=False):
         if name == "triton":
             from . import _frequency_search
 
-            return _frequency_search.run(call, queries, k, pairing)
-        from . import _frequency_torch
+            found = torch.stack([_frequency_search.run(call, queries, one, pairing) for one in ks])
+        else:
+            from . import _frequency_torch
 
-        return _frequency_torch.run(call, queries, k, pairing)
+            found = _frequency_torch.run(call, queries, ks, pairing)
+    return found[0] if isinstance(k, int) else found
 
 
 def choose(call: AttentionCall) -> str:
@@ -114,14 +124,14 @@ def _why_not_triton(call: AttentionCall) -> str | None:
     return None if _frequency_triton.INTERPRETED else f"it is on {call.q.device}, not on a CUDA device"
 
 
-def _check(call: AttentionCall, queries: Tensor, k: int, pairing: str) -> None:
+def _check(call: AttentionCall, queries: Tensor, ks: tuple[int, ...], pairing: str) -> None:
     b, _, tq, d = call.q.shape
     if d % 2:
         _fail("head dim", d, "an even number, for pairs of dimensions")
     if pairing not in PAIRINGS:
         _fail("pairing", repr(pairing), f"one of {', '.join(PAIRINGS)}")
-    if k < 1:
-        _fail("k", k, "at least 1")
+    if not ks or min(ks) < 1:
+        _fail("k", min(ks, default="none"), "at least 1")
     for spec in fields(call):
         value = getattr(call, spec.name)
         if spec.name not in HONOURED and value is not spec.default:

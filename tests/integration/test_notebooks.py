@@ -20,7 +20,7 @@ def executed(path: Path) -> dict[str, Any]:
 
 
 def test_every_notebook_is_tested() -> None:
-    tested = ["00_quickstart", "01_attention_sinks", "02_residual_sinks", "03_retrieval_heads"]
+    tested = ["00_quickstart", "01_attention_sinks", "02_residual_sinks", "03_retrieval_heads", "04_frequency_chunks"]
     assert [path.stem for path in NOTEBOOKS] == tested
 
 
@@ -70,3 +70,24 @@ def test_retrieval_heads_tells_the_truth() -> None:
     agreement = names["table"].corr("spearman").loc["retrieval"]
     assert 0.2 < agreement["QRHead"] < 0.9
     assert 0.2 < agreement["induction"] < 0.9
+
+
+def test_frequency_chunks_tells_the_truth() -> None:
+    names = executed(next(path for path in NOTEBOOKS if path.stem == "04_frequency_chunks"))
+    report, table = names["report"], names["table"]
+    assert 0.05 < report.dominant_share < 0.2  # claim 1: not the paper's 1%
+    assert min(names["best"]) > 3 * report.chance
+    rivals = table.loc[["Recent keys", "First 4 and recent keys", "SnapKV", "16 random chunks"]]
+    assert (table.loc["16 of 32 chunks"] > rivals.max() + 0.1).all()
+    assert names["lowest"] > 0.1
+    assert (table.loc["16 random chunks"] > table.loc["Recent keys"]).all()
+    ours, papers = names["beside"]["4 of 32 chunks"], names["beside"]["8 of 32 chunks"]
+    assert 0 < ours[1] - ours[0] < 10
+    assert 0 < papers[1] - papers[0] < 10
+    pairs = names["pairs"]
+    assert min(pairs["needle", "text"], pairs["reasoning", "recall"]) > 0.7
+    assert all(2 * report.overlaps[0].chance < overlap < 0.9 for overlap in pairs.values())
+    assert 0.65 < names["low"].mean() < 0.85
+    assert names["moved"]["true pairs"] < 1e-4
+    assert names["moved"]["adjacent pairs"] > 0.1
+    assert (names["compared"]["true pairs"] > names["compared"]["adjacent pairs"]).all()

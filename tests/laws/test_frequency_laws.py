@@ -378,6 +378,18 @@ def test_triton_refuses_the_cpu_without_its_interpreter(monkeypatch: pytest.Monk
         )
 
 
+@pytest.mark.parametrize("levels", [64, 2])
+def test_several_k_are_the_same_as_each_alone(levels: int) -> None:
+    call = exact_call("torch", queries=70, head_dim=8, levels=levels)
+    queries = some_queries(call, 9)
+    ks = (5, 1, 40, 200)
+    together = contextual_agreement(call, queries, ks, implementation="torch")
+    for found, k in zip(together, ks, strict=True):
+        alone = contextual_agreement(call, queries, k, implementation="torch")
+        torch.testing.assert_close(found, alone, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(found, definition(call, queries, k).float(), rtol=0, atol=1e-6, equal_nan=True)
+
+
 def test_auto_takes_torch_on_the_cpu() -> None:
     assert choose(random_call(queries=10)) == "torch"
 

@@ -6,6 +6,7 @@ Every figure takes `theme` ("light" or "dark") and nothing but views.
 from .causal import causal_bars
 from .dormant_heads import dormant_map
 from .effects import effect_dots
+from .frequency import choice_lines_figure, chunk_lines, chunk_map_figure, overlap_figure
 from .head_grid import head_grid_figure
 from .profiles import distance_profiles
 from .residual import outlier_bars, residual_norm_lines
@@ -18,6 +19,10 @@ from .sink_weakening import weakening_lines
 from .sink_writes import write_curves, writer_bars
 
 __all__ = [
+    "choice_lines_figure",
+    "chunk_lines",
+    "chunk_map_figure",
+    "overlap_figure",
     "dormant_map",
     "trace_cosine_lines",
     "trace_norm_lines",

@@ -4,6 +4,15 @@ from .causal import Bar, CausalView, causal_views
 from .decode import DecodeView, decode_view
 from .dormant_heads import DormantView, dormant_view
 from .effects import Effect
+from .frequency import ChunkCurve, ChunkMap, chunk_curves, chunk_grids, chunk_map
+from .frequency_choices import (
+    ChoiceLine,
+    OverlapMatrix,
+    choice_lines,
+    frequency_headline,
+    frequency_sentences,
+    overlap_matrix,
+)
 from .heads import HeadCell, HeadGrid, HeadRow, head_grid, heads_table
 from .labels import SPECIFICITY, RankedHead, headline, label_counts, labels_of, top_heads
 from .profiles import DistanceProfile, bin_names, distance_profile, labelled_profiles, received_mass
@@ -22,6 +31,17 @@ from .sinks import SinkRate, SinkRow, sink_rates, sink_table
 from .summary import Card, summary_cards
 
 __all__ = [
+    "ChunkCurve",
+    "ChunkMap",
+    "chunk_curves",
+    "chunk_grids",
+    "chunk_map",
+    "ChoiceLine",
+    "OverlapMatrix",
+    "choice_lines",
+    "frequency_headline",
+    "frequency_sentences",
+    "overlap_matrix",
     "DormantView",
     "dormant_view",
     "TraceRow",
