@@ -22,6 +22,7 @@ type: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python kernels/benchmarks/statistics_cpu.py
 	$(BIN)/python kernels/benchmarks/pocket_cpu.py
+	$(BIN)/python kernels/benchmarks/reports_cpu.py
 
 bench-gpu:
 	PYTHONPATH=.:kernels $(PYTHON) kernels/benchmarks/attention_gpu.py

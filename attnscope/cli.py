@@ -76,6 +76,8 @@ def report(
     sinks: Annotated[
         bool | None, typer.Option("--sinks/--no-sinks", help="Add a sink report.", show_default="up to 4,096 tokens")
     ] = None,
+    retrieval: Annotated[bool, typer.Option("--retrieval/--no-retrieval", help="Add a retrieval report.")] = True,
+    frequency: Annotated[bool, typer.Option("--frequency/--no-frequency", help="Add frequency chunks.")] = True,
     batch_tokens: options.BatchTokens = 8192,
     seed: options.Seed = 0,
 ) -> None:
@@ -101,6 +103,8 @@ def report(
             seed,
             mode=mode,  # type: ignore[arg-type]
             sinks=sinks,
+            retrieval=retrieval,
+            frequency=frequency,
         )
         loading: dict[str, Any] = {
             "config": config,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .quick_plans import quick_frequency, quick_retrieval, quick_sinks
 from .report_plan import ReportPlan, sections
 from .retrieval_plan import RetrievalPlan, planned_tokens
 from .sink_plan import SinkPlan, passes
@@ -81,6 +82,7 @@ def cost(info: ModelInfo, plan: ReportPlan, has_tokenizer: bool = True) -> tuple
         *shapes.values(),
         (repeats[0] * (2 + plan.draws), repeats[1]),
         needle,
+        *_extra_passes(info, plan, has_tokenizer),
         (min(needle[0], plan.ablated_needles) * (2 + plan.needle_draws), needle[1]),
     ]
     tokens = sum(count * length for count, length in passes)
@@ -88,6 +90,20 @@ def cost(info: ModelInfo, plan: ReportPlan, has_tokenizer: bool = True) -> tuple
     sampled = sum(shapes[part.name][0] * shapes[part.name][1] ** 2 / 2 for part in parts if part.screen is not None)
     attention = (3 * pairs - sampled) * info.head_dim * info.n_heads * len(info.attention_layers)
     return tokens, tokens * (info.n_parameters or 0) + attention
+
+
+def _extra_passes(info: ModelInfo, plan: ReportPlan, has_tokenizer: bool) -> list[tuple[int, int]]:
+    """Return (prompts, tokens) of the reports inside a head report."""
+    found, context = [], plan.context_for(info)
+    if plan.wants_sinks(context):
+        found.append((passes(quick_sinks(plan)), context))
+    if plan.retrieval and has_tokenizer:
+        length = quick_retrieval(plan, info).grid_length
+        found.append((-(-planned_tokens(quick_retrieval(plan, info), info) // length), length))
+    if plan.frequency:
+        quick = quick_frequency(plan, info)
+        found.append((2 * quick.prompts, quick.context_for(info)))
+    return found
 
 
 def _shape(task: Text | RandomTokens | Needle | Repeats) -> tuple[int, int]:

@@ -73,6 +73,9 @@ class ReportPlan:
             receives 1% or more (see `attnscope_kernels.Screen`); far distances are then missing.
         sinks: whether a written report holds a sink report (without interventions), four more passes over the text;
             None takes it up to SINKS_UP_TO tokens a prompt, and not under a screen.
+        retrieval: whether a written report holds a retrieval report (without ablations), on needles of
+            `needle_length` tokens.
+        frequency: whether a written report holds a frequency report, on prompts of 1,024 tokens.
 
     Raises:
         TaskError: `prompts` or `context` is too small.
@@ -96,6 +99,8 @@ class ReportPlan:
     needle_draws: int = 5
     mode: Literal["exact", "screen"] = "exact"
     sinks: bool | None = None
+    retrieval: bool = True
+    frequency: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in ("exact", "screen"):

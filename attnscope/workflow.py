@@ -13,7 +13,6 @@ import xarray as xr
 from .core.errors import TaskError
 from .core.report import CausalCheck, HeadReport, Provenance
 from .core.run_directory import check_writable, write_run
-from .core.sink_report import SinkReport
 from .core.track import Track, silent
 from .engine.ablations import ablate_with_control
 from .engine.accuracy import token_accuracy
@@ -21,19 +20,15 @@ from .engine.batches import check_prompts
 from .engine.collect import NEAR, collect
 from .models._loading import load, require_causal
 from .provenance import provenance
+from .report_extras import extras
 from .report_plan import SCREENED, ReportPlan, Section, sections
 from .reports.build import PROMPT_SET_OF, build
 from .reports.causal import causal_check
-from .sink_workflow import SinkPlan, sink_report
 from .tasks._answers import with_copies_as_answers
 from .tasks.random_tokens import RandomTokens
 
 if TYPE_CHECKING:
     from .models._base import Scope
-
-
-SINK_PROMPTS = 8
-"""Text prompts in a report's sink report."""
 
 
 def report(
@@ -120,38 +115,20 @@ def report(
     if target is not None and partial is not None:
         from .present.html import render
 
-        sinks = _sinks(scope, plan, chosen_sets["text"], partial, implementation, batch_tokens, track, command)
-        pages = {"report.html": render(finished, statistics, sinks)}
-        if sinks is not None:
-            pages["sinks.json"] = sinks.to_json()
-        write_run(target, finished, statistics, pages)
+        more = extras(
+            scope,
+            plan,
+            chosen_sets["text"],
+            partial,
+            implementation=implementation,
+            batch_tokens=batch_tokens,
+            track=track,
+            command=command,
+        )
+        page = render(finished, statistics, more.sinks, more.retrieval, more.frequency)
+        write_run(target, finished, statistics | more.statistics, {"report.html": page, **more.files()})
         shutil.rmtree(partial, ignore_errors=True)
     return finished
-
-
-def _sinks(
-    scope: Scope,
-    plan: ReportPlan,
-    prompts: Any,
-    partial: Path,
-    implementation: str,
-    batch_tokens: int,
-    track: Track,
-    command: str | None,
-) -> SinkReport | None:
-    """Return the sinks of the first text prompts, without interventions, where the plan wants them."""
-    if prompts is None or not plan.wants_sinks(max(len(ids) for ids in prompts["input_ids"])):
-        return None
-    return sink_report(
-        scope,
-        SinkPlan(seed=plan.seed, interventions=False),
-        partial=partial / "sinks",
-        prompts=prompts.select(range(min(SINK_PROMPTS, len(prompts)))),
-        implementation=implementation,
-        batch_tokens=batch_tokens,
-        track=track,
-        command=command,
-    )
 
 
 def _check_names(given: Mapping[str, Any], names: list[str]) -> None:

@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .frequency_report import FrequencyReport
 from .report import HeadReport
+from .retrieval_report import RetrievalReport
 from .run_folder import Format, check_folder, open_folder, open_statistics, read_text, write_folder
 from .sink_report import SinkReport
 
@@ -46,6 +48,26 @@ class RunDirectory:
             ReportError: the run holds none (it was made with --no-sinks, a long context or a screen), or it is corrupt.
         """
         return SinkReport.from_json(read_text(self.path / "sinks.json"), str(self.path / "sinks.json"))
+
+    @cached_property
+    def retrieval(self) -> RetrievalReport:
+        """The retrieval report.
+
+        Raises:
+            ReportError: the run holds none (--no-retrieval, or a model without a tokenizer), or it is corrupt.
+        """
+        where = self.path / "retrieval.json"
+        return RetrievalReport.from_json(read_text(where), str(where))
+
+    @cached_property
+    def frequency(self) -> FrequencyReport:
+        """The report of frequency chunks.
+
+        Raises:
+            ReportError: the run holds none (--no-frequency, or a model without RoPE), or it is corrupt.
+        """
+        where = self.path / "frequency.json"
+        return FrequencyReport.from_json(read_text(where), str(where))
 
     def statistics(self, prompt_set: str) -> xr.Dataset:
         """Return the statistics of one prompt set.
