@@ -80,6 +80,7 @@ def full_run(path: Path, seed: int = 0, only: tuple[str, ...] | None = None) -> 
     report, stats = fake_report()
     info, rng = report.model, np.random.default_rng(seed)
     layers, heads, kv = info.n_layers, info.n_heads, info.n_kv_heads
+    shape = (layers, heads)
 
     def variable(name: str, *dims: str) -> Variable:
         return Variable(name, dims, "1", name)
@@ -103,7 +104,7 @@ def full_run(path: Path, seed: int = 0, only: tuple[str, ...] | None = None) -> 
         ),
         "patterns": made(
             [
-                *alike(("vertical_size", "slash_size"), ("layer", "head"), lambda: rng.integers(1, 99, (layers, heads))),
+                *alike(("vertical_size", "slash_size"), ("layer", "head"), lambda: rng.integers(1, 99, shape)),
                 (variable("vertical_slash_mass", "layer", "head"), rng.random((layers, heads))),
             ]
         ),
