@@ -87,6 +87,10 @@ def head_file_text(file: HeadFile) -> RenderableType:
         share = float(np.mean(scores[~np.isnan(scores)] >= 0.5))
         low, high = (number(float(value)) for value in (np.nanmin(scores), np.nanmax(scores)))
         lines.append(Text(f"scores {low} to {high}, {share:.3f} of heads at 0.5 or more"))
+    made = file.config.get("attnscope")
+    if isinstance(made, dict) and made.get("tied_at_cut"):
+        tied = f"{made['tied_at_cut']} heads outside the budget have the score of its last head"
+        lines.append(Text(f"{tied}; earlier layers came first", style="yellow"))
     return Group(*lines)
 
 
@@ -124,5 +128,5 @@ def _value(value: float | Missing) -> str:
 def _table(*titles: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, title in enumerate(titles):
-        table.add_column(title, justify="right" if place else "left")
+        table.add_column(title, justify="right" if place else "left", no_wrap=not place)
     return table

@@ -277,7 +277,19 @@ def test_duo_attention_from_a_score_with_a_budget(run, budget, tmp_path):
     if 0 < budget < 1:
         assert best[gates == 1].min() >= best[gates == 0].max()
     made = json.loads((place / "config.json").read_text())["attnscope"]
+    assert made["tied_at_cut"] == 0
     assert (made["score"], made["reduction"], made["budget"]) == ("retrieval", "max over query heads", budget)
+
+
+def test_a_budget_that_cuts_between_equal_heads_says_so(tmp_path):
+    run = full_run(tmp_path / "run")
+    text = json.loads((run.path / "report.json").read_text())
+    for record in text["records"]:
+        record["scores"]["retrieval"]["value"] = float(record["layer"] == 7)
+    (run.path / "report.json").write_text(json.dumps(text))
+    file, _ = export_heads(run, "duo_attention", tmp_path / "duo", ExportOptions(score="retrieval", budget=0.25))
+    assert file.config["attnscope"]["tied_at_cut"] == 16 - 2 - 2
+    assert file.scores().sum(1).tolist() == [2, 0, 0, 0, 0, 0, 0, 2]
 
 
 def test_duo_attention_refuses_to_guess(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...analyses.compare import tied_at_cut
 from ...analyses.head_sets import budget_mask, reduce_to_kv
 from ...core.errors import ReportError
 from ...core.head_file import Grids, HeadFile
@@ -107,8 +108,9 @@ class DuoAttention:
                     fix="Give --budget: the largest become 1, all others 0.",
                 )
         if options.budget is not None:
-            made["budget"] = options.budget
-            values = budget_mask(values, options.budget).astype(float)
+            chosen = budget_mask(values, options.budget)
+            made |= {"budget": options.budget, "tied_at_cut": tied_at_cut(values, chosen)}
+            values = chosen.astype(float)
         config = {
             "model_name": info.model_id,
             "sink_size": sink,
