@@ -1,4 +1,4 @@
-"""The command line: `attnscope report`, `sinks`, `frequency`, `verify-paper`, `heads`, `doctor`, `testbed`."""
+"""The command line: `attnscope report`, `sinks`, `retrieval`, `frequency`, `export`, `compare`, `heads` and more."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import typer
 
 from . import __version__
 from . import cli_options as options
+from .cli_formats import compare, export, import_
 from .cli_frequency import frequency
 from .cli_options import USER_ERROR, err, exit_codes, out, run_name
+from .cli_retrieval import retrieval
 from .cli_sinks import sinks
 from .cli_verify import verify_paper
 from .core.names import LABELS, SCORES
@@ -26,8 +28,12 @@ app = typer.Typer(
 testbed = typer.Typer(no_args_is_help=True, help="Models whose heads are known.")
 app.add_typer(testbed, name="testbed")
 app.command("sinks")(sinks)
+app.command("retrieval")(retrieval)
 app.command("frequency")(frequency)
 app.command("verify-paper")(verify_paper)
+app.command("export")(export)
+app.command("import")(import_)
+app.command("compare")(compare)
 
 
 def main() -> None:
