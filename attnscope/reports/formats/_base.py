@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
+from ...core.any_run import AnyRun
 from ...core.errors import ReportError
 from ...core.head_file import HeadFile
-from ...core.any_run import AnyRun
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 
 from ...analyses.compare import tied_at_cut
 from ...analyses.head_sets import budget_mask, reduce_to_kv
+from ...core.any_run import AnyRun
 from ...core.errors import ReportError
 from ...core.head_file import Grids, HeadFile
 from ...core.place import write_files
-from ...core.any_run import AnyRun
 from . import _run
 from ._base import ExportOptions
 from ._read import check_format, decode, number, parse_json, read_bytes, source, validated

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ...core.any_run import AnyRun
 from ...core.errors import ReportError
 from ...core.head_file import Chunks, HeadFile
 from ...core.place import write_file
-from ...core.any_run import AnyRun
 from . import _run
 from ._base import ExportOptions
 from ._read import check_format, peek_json, read_json_file, source, validated
@@ -26,7 +26,8 @@ class Fasa:
     The paper's code fixes no file, so the layout is ours: `{"format": "fasa", "model", "pairing", "n_chunks",
     "dominant": [[[3, 17, …]]], "agreement": [[[…]]]}`. `pairing` is `rotate_half` where chunk i turns dimensions
     i and i + D/2, `interleaved` where the model turns (2i, 2i + 1), and `adjacent` where these are taken whatever it
-    turns, as the paper's code does; chunk numbers mean other dimensions under another pairing. `agreement` may be absent.
+    turns, as the paper's code does; chunk numbers mean other dimensions under another pairing.
+    `agreement` may be absent.
     """
 
     name = "fasa"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...analyses.head_sets import lychee_retrieval
+from ...core.any_run import AnyRun
 from ...core.errors import ReportError
 from ...core.head_file import Grid, Grids, HeadFile
 from ...core.place import write_files
-from ...core.any_run import AnyRun
 from . import _run
 from ._base import ExportOptions
 from ._read import check_format, decode, parse_json, read_bytes, source, validated

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ...core.any_run import AnyRun
 from ...core.errors import ReportError
 from ...core.head_file import HeadFile, Pattern, Patterns
 from ...core.place import write_file
-from ...core.any_run import AnyRun
 from . import _run
 from ._base import ExportOptions
 from ._read import check_format, number, peek_json, read_json_file, source, validated

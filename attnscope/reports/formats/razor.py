@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...analyses.head_sets import razor_protected
+from ...core.any_run import AnyRun
 from ...core.errors import ReportError
 from ...core.head_file import Grid, Grids, HeadFile, Number
 from ...core.place import write_file
-from ...core.any_run import AnyRun
 from . import _run
 from ._base import ExportOptions
 from ._read import check_format, number, peek_json, read_json_file, source, validated

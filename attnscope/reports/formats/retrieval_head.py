@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ...core.any_run import AnyRun
 from ...core.errors import ReportError
 from ...core.head_file import HeadFile, Trials
 from ...core.place import write_file
-from ...core.any_run import AnyRun
 from . import _run
 from ._base import ExportOptions
 from ._read import check_format, head_name, number, peek_json, read_json_file, source, validated
