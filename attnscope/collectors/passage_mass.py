@@ -41,8 +41,12 @@ class PassageMass(HeadScore):
 
     def measure(self, seen: AttentionSeen) -> tuple[Tensor, Tensor]:
         """Average over the question's tokens."""
-        asked = torch.zeros_like(seen.batch.valid)
-        for row, positions in enumerate(seen.batch.column("question_positions", self.name)):
-            asked[row, torch.tensor(positions) + int(seen.batch.starts[row])] = True
+        rows = seen.batch.column("question_positions", self.name)
+        table = torch.full((len(rows), max(map(len, rows))), -1, dtype=torch.long)
+        for row, positions in enumerate(rows):
+            table[row, : len(positions)] = torch.tensor(positions)
+        table = table.to(seen.batch.input_ids.device)
         mass = seen.result.mass_in[self.name][..., 0]
-        return mean_over_queries(mass, asked.to(mass.device))
+        asked = (table + seen.batch.starts[:, None]).clamp(min=0).to(mass.device)
+        own = mass.gather(2, asked[:, None].expand(-1, mass.shape[1], -1))
+        return mean_over_queries(own, (table >= 0).to(mass.device))
