@@ -11,6 +11,7 @@ import typer
 
 from . import __version__
 from . import cli_options as options
+from .cli_gates import gates
 from .cli_options import USER_ERROR, err, exit_codes, out, run_name
 from .cli_sinks import sinks
 from .cli_verify import verify_paper
@@ -25,6 +26,7 @@ app = typer.Typer(
 testbed = typer.Typer(no_args_is_help=True, help="Models whose heads are known.")
 app.add_typer(testbed, name="testbed")
 app.command("sinks")(sinks)
+app.command("gates")(gates)
 app.command("verify-paper")(verify_paper)
 
 

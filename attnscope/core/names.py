@@ -22,6 +22,7 @@ DIMS: dict[str, str] = {
     "read": "norm that reads the residual stream, as 'mlp 3', in order of depth",
     "module": "what adds to the residual stream, as 'mlp 3', or the embedding",
     "row": "block of queries",
+    "step": "0-based training step",
     "column": "block of keys",
 }
 
