@@ -46,7 +46,8 @@ def gates(
     resume = f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
     with exit_codes(resume):
         from .core.gate_report import check_gate_run
-        from .gate_workflow import GatePlan, cost, train_run
+        from .gate_plan import GatePlan, cost
+        from .gate_workflow import train_run
         from .models._loading import load
         from .present.gates_text import gates_summary
         from .progress import tracker

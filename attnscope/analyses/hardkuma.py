@@ -22,7 +22,7 @@ def zero_probability(a: ArrayLike, b: ArrayLike) -> np.ndarray:
         StatisticsError: a parameter that is not positive.
 
     Example:
-        >>> zero_probability(1.0, 1.0).round(4)
+        >>> round(float(zero_probability(1.0, 1.0)), 4)
         0.0833
     """
     return 1 - _above(*_checked(a, b), 0.0)
@@ -32,7 +32,7 @@ def one_probability(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """Return P(z = 1) = (1 − (11/12)^a)^b; arguments and errors as in `zero_probability`.
 
     Example:
-        >>> one_probability(1.0, 1.0).round(4)
+        >>> round(float(one_probability(1.0, 1.0)), 4)
         0.0833
     """
     return _above(*_checked(a, b), 1.0)
@@ -45,7 +45,7 @@ def class_statistic(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     see `mean`. Arguments and errors as in `zero_probability`.
 
     Example:
-        >>> class_statistic(1.0, 3.0).round(4)
+        >>> round(float(class_statistic(1.0, 3.0)), 4)
         0.25
     """
     first, second = _checked(a, b)
@@ -58,8 +58,8 @@ def mean(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     Arguments and errors as in `zero_probability`.
 
     Example:
-        >>> mean(1.0, 1.0).round(4), mean(1.0, 3.0).round(4)
-        (0.5, 0.2118)
+        >>> mean([1.0, 1.0], [1.0, 3.0]).round(4).tolist()
+        [0.5, 0.2118]
     """
     first, second = _checked(a, b)
     low, high = (((edge - LOW) / (HIGH - LOW)) ** first for edge in (0.0, 1.0))

@@ -13,7 +13,7 @@ from ..core.gate_report import GateReport, KeptAccuracy
 from .tokens import visible
 from .wording import weights_notice
 
-TITLES = {"duo_attention": "DuoAttention gates, share of full attention", "hardkuma": "HardKuma gates, mean draw"}
+TITLES = {"duo_attention": "DuoAttention gates, share of full attention", "hardkuma": "HardKuma gates, b·B(1 + 1/a, b)"}
 
 
 def gates_summary(report: GateReport) -> RenderableType:

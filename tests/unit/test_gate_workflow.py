@@ -14,7 +14,8 @@ from rich.console import Console
 
 from attnscope.core.errors import OutputError, ReportError, TaskError
 from attnscope.core.gate_report import GateReport, open_gate_run
-from attnscope.gate_workflow import GatePlan, cost, train_run
+from attnscope.gate_plan import GatePlan, cost
+from attnscope.gate_workflow import train_run
 from attnscope.models._loading import load
 from attnscope.models.toy import Toy
 from attnscope.present.gates_text import gates_summary

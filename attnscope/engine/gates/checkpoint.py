@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -90,18 +89,3 @@ class GateCheckpoint:
             fresh.replace(self.path)
         except (OSError, SafetensorError) as error:
             raise OutputError(f"checkpoint {self.path}", found=str(error), expected="a writable place") from error
-
-
-def parameters_text(*parts: object) -> str:
-    """Return a text that identifies settings.
-
-    Example:
-        >>> parameters_text("duo", 3)
-        "'duo' 3"
-    """
-    return " ".join(map(repr, parts))
-
-
-def curve(values: list[float]) -> Tensor:
-    """Return a curve as a tensor that loses no digit."""
-    return torch.tensor(values, dtype=torch.float64)

@@ -22,7 +22,7 @@ class DuoAttention:
     """Gates α in 0..1, from 1: z = α·full + (1 − α)·(sink and recent keys), at every position of the prompt.
 
     Loss: Σ_answer mean_d (h_full − h)² / n_answer + regularisation · mean|α|. AdamW without weight decay; after each
-    step α is clamped.
+    step α is clamped. The authors' code counts the question's tokens with the answer's.
 
     Attributes:
         steps: a prompt each; 2,000 in the paper.

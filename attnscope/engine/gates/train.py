@@ -16,7 +16,7 @@ from attnscope_kernels import Tap
 from ...core.errors import TaskError
 from ...core.model_info import ModelInfo
 from ..batches import PromptSet, check_prompts, fingerprint
-from .checkpoint import GateCheckpoint, State, curve, parameters_text
+from .checkpoint import GateCheckpoint, State
 from .targets import Targets, frozen, query_positions
 
 if TYPE_CHECKING:
@@ -132,9 +132,7 @@ def train(
         DeviceError: the device ran out of memory.
     """
     check_prompts(prompts, scope.info.context_length)
-    identity = parameters_text(
-        scope.info.model_dump_json(), fingerprint(prompts), query_positions(prompts), type(method).__name__, method
-    )
+    identity = repr((scope.info.model_dump_json(), fingerprint(prompts), query_positions(prompts), method))
     kept = GateCheckpoint(checkpoint, identity, every)
     targets = Targets(scope, prompts)
     run = _Run(method, scope, kept.restore())
@@ -203,7 +201,7 @@ class _Run:
 
     def state(self) -> State:
         """Return everything that the next step depends on."""
-        tensors = {f"curve.{name}": curve(values) for name, values in self.curves.items()}
+        tensors = {f"curve.{name}": torch.tensor(x, dtype=torch.float64) for name, x in self.curves.items()}
         for name, gate in self.gates.items():
             tensors[f"gate.{name}"] = gate.detach()
             for key in ("exp_avg", "exp_avg_sq"):
