@@ -13,6 +13,7 @@ from . import __version__
 from . import cli_options as options
 from .cli_formats import compare, export, import_
 from .cli_frequency import frequency
+from .cli_gates import gates
 from .cli_options import USER_ERROR, err, exit_codes, out, run_name
 from .cli_retrieval import retrieval
 from .cli_sinks import sinks
@@ -30,6 +31,7 @@ app.add_typer(testbed, name="testbed")
 app.command("sinks")(sinks)
 app.command("retrieval")(retrieval)
 app.command("frequency")(frequency)
+app.command("gates")(gates)
 app.command("verify-paper")(verify_paper)
 app.command("export")(export)
 app.command("import")(import_)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import ReportError
 from .frequency_run import FREQUENCY_FORMAT, open_frequency_run
+from .gate_report import GATE_FORMAT, open_gate_run
 from .retrieval_run import RETRIEVAL_FORMAT, open_retrieval_run
 from .run_directory import FORMAT, open_run
 from .run_folder import MANIFEST, Format
@@ -58,6 +59,7 @@ OPENERS: tuple[tuple[Format, Callable[[Path], AnyRun]], ...] = (
     (SINK_FORMAT, open_sink_run),
     (RETRIEVAL_FORMAT, open_retrieval_run),
     (FREQUENCY_FORMAT, open_frequency_run),
+    (GATE_FORMAT, open_gate_run),
 )
 
 

@@ -27,6 +27,7 @@ DIMS: dict[str, str] = {
     "split": "share of the budget that goes to columns",
     "sink_kind": "primary, secondary, or another sink",
     "row": "block of queries",
+    "step": "0-based training step",
     "column": "block of keys",
 }
 
