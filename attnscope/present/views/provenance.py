@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...core.report import HeadReport, PromptSet
+from ...core.retrieval_report import RetrievalReport
 from ...core.sink_report import SinkReport
 from ..wording import arxiv_url
 
@@ -63,7 +64,7 @@ def rule_rows(report: HeadReport) -> list[RuleRow]:
     return rows
 
 
-def provenance_view(report: HeadReport | SinkReport) -> ProvenanceView:
+def provenance_view(report: HeadReport | SinkReport | RetrievalReport) -> ProvenanceView:
     """Return how the report was made."""
     made, info = report.provenance, report.model
     random = info.weights == "random"
