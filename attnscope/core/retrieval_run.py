@@ -107,7 +107,12 @@ def retrieval_table(report: RetrievalReport) -> pd.DataFrame:
 
     types = {"layer": "int64", "head": "int64", "kv_head": "int64", "name": "string"}
     for measure in MEASURES:
-        types |= {measure: "float64", f"{measure}_low": "float64", f"{measure}_high": "float64", f"{measure}_n": "Int64"}
+        types |= {
+            measure: "float64",
+            f"{measure}_low": "float64",
+            f"{measure}_high": "float64",
+            f"{measure}_n": "Int64",
+        }
     types |= {"vertical_size": "Int64", "slash_size": "Int64"}
     return pd.DataFrame([_row(head) for head in report.heads], columns=list(types)).astype(types)
 

@@ -89,6 +89,19 @@ def percent(value: float | None) -> str:
     return f"{shown.rstrip('0').rstrip('.') if '.' in shown and 'e' not in shown else shown}%"
 
 
+def points(value: float | None) -> str:
+    """Return a change of a share in percentage points, with its sign; `—` where there is none.
+
+    Example:
+        >>> points(-0.425), points(0.0), points(0.12), points(None)
+        ('-42.5', '0', '+12', '—')
+    """
+    if value is None or math.isnan(value):
+        return "—"
+    shown = f"{100 * value:+.1f}".rstrip("0").rstrip(".")
+    return "0" if shown in ("+0", "-0") else shown
+
+
 def bounds(interval: Interval | None) -> str:
     """Return `[0.85, 0.95]`, or nothing where there is no interval."""
     return f"[{number(interval.low)}, {number(interval.high)}]" if interval else ""

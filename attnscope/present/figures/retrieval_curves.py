@@ -38,7 +38,8 @@ def budget_curves(lines: Sequence[ComparedLine], theme: ThemeName = "light") -> 
     """
     if not lines:
         raise ValueError("budget_curves needs at least one budget")
-    ticks = {"tickformat": ".0%", "rangemode": "tozero", "nticks": 6}
+    top = max(point.x for line in lines for point in line.points)
+    ticks = {"tickformat": ".0%", "range": [-0.04 * top, 1.06 * top] if top else [-0.05, 1.05], "nticks": 6}
     return _compared(lines, theme, "KV heads full", ticks, ("retrieval heads full", "random KV heads full", "all full"))
 
 

@@ -8,7 +8,6 @@ import plotly.graph_objects as go
 
 from ..style import THEMES, ThemeName
 from ..views.retrieval_heads import HeadLine, StabilityView
-from ..wording import number
 from ._layout import axis, layout, plain
 from ._points import error_bars, told
 
@@ -52,7 +51,7 @@ def head_dots(lines: Sequence[HeadLine], threshold: float, theme: ThemeName = "l
         go.Scatter(
             x=[threshold, threshold],
             y=[-0.6, len(lines) - 0.4],
-            name=f"threshold {number(threshold)}",
+            name=f"threshold {threshold:g}",
             mode="lines",
             line={"color": colours.text, "width": 1.5, "dash": "dash"},
             hoverinfo="skip",
@@ -82,7 +81,9 @@ def dots_height(n: int) -> int:
 def stability_curve(view: StabilityView, theme: ThemeName = "light") -> go.Figure:
     """Draw the share of the top heads in common with all needles, with its 5% quantile, and where it settles."""
     colours = THEMES[theme]
-    held = [overlap for trial, overlap in zip(view.trials, view.overlap, strict=True) if trial >= view.settled]
+    held: list[float | None] = [
+        overlap for trial, overlap in zip(view.trials, view.overlap, strict=True) if trial >= view.settled
+    ]
     figure = go.Figure(
         [
             go.Scatter(
@@ -121,7 +122,7 @@ def stability_curve(view: StabilityView, theme: ThemeName = "light") -> go.Figur
     return figure
 
 
-STABILITY_HEIGHT = 340
+STABILITY_HEIGHT = 460
 
 
 def _head(line: HeadLine, which: str, value: str) -> str:

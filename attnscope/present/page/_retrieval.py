@@ -21,10 +21,11 @@ def hero(report: RetrievalReport) -> str:
         f"{report.n_needles:,} needles, {report.n_answered:,} answered"
     )
     items = "".join(f"<li>{m.text(sentence, 600)}</li>" for sentence in retrieval_sentences(report))
+    headline = m.text(retrieval_headline(report)).replace("score ≥ ", "score&nbsp;≥&nbsp;")
     found = f'<div class="panel"><ul class="findings">{items}</ul></div>' if items else ""
     return (
         f'<div class="hero"><p class="kicker">Retrieval heads of <b>{m.text(info.model_id, 120)}</b></p>'
-        f'<h1>{m.text(retrieval_headline(report))}</h1><p class="facts">{m.text(facts)}</p>{notice}</div>{found}'
+        f'<h1>{headline}</h1><p class="facts">{m.text(facts)}</p>{notice}</div>{found}'
     )
 
 
@@ -42,24 +43,24 @@ def needles_section(report: RetrievalReport) -> str:
     if not report.n_answered:
         told = f"The model answered 0 of {report.n_needles:,} needles, so nothing here says which heads retrieve"
     chart = m.chart("retrieval-grid", needles_height(len(grid.depths)))
-    body = f"<p>{m.text(told)}.</p>{chart}{note}{_cells(grid)}"
-    return m.section("retrieval-needles", "Needles", lede, m.panel(body))
+    return m.section("retrieval-needles", "Needles", lede, m.panel(f"{chart}{note}{_cells(grid)}", told))
 
 
 def _cells(grid: NeedleGrid) -> str:
     rows = (
-        (f"{length:,}", percent(depth), percent(cell.value), interval(cell), f"{cell.n:,}")
+        (f"{length:,}", percent(depth), with_interval(cell), f"{cell.n:,}")
         for depth, row in zip(grid.depths, grid.cells, strict=True)
         for length, cell in zip(grid.lengths, row, strict=True)
         if cell.value is not None
     )
-    table = m.table(("Length", "Depth", "Answered", "Interval", "Needles"), rows, right=(0, 1, 2, 3, 4))
+    table = m.table(("Length", "Depth", "Answered", "Needles"), rows, right=(0, 1, 2, 3))
     return f"<details><summary>Every cell as a table</summary>{table}</details>"
 
 
-def interval(item: Point) -> str:
-    """Return `[85%, 95%]`, `—` where there is no interval."""
-    return "—" if item.low is None or item.high is None else f"[{percent(item.low)}, {percent(item.high)}]"
+def with_interval(item: Point) -> str:
+    """Return `90% [85%, 95%]` on one line, HTML."""
+    interval = "" if item.low is None or item.high is None else f" [{percent(item.low)}, {percent(item.high)}]"
+    return f'<span class="nobreak">{percent(item.value)}{interval}</span>'
 
 
 def setup_section(report: RetrievalReport) -> str:

@@ -12,6 +12,9 @@ from ..views.retrieval_measures import WORDS, agreement_rows, retrieval_grids
 from ..wording import arxiv_url, number
 from . import _markup as m
 
+WITH_INTERVAL = ("retrieval", "retrieval_decoded")
+"""Measures whose intervals the table has room for; all are in retrieval.parquet."""
+
 
 def heads_section(report: RetrievalReport) -> str:
     """Return the highest heads, with their scores as dots and in a table, and the stability of the ranking."""
@@ -28,7 +31,7 @@ def heads_section(report: RetrievalReport) -> str:
         body = f'<div class="two stretch">{left}{stable}</div>'
     else:
         dots = m.panel(m.chart("retrieval-top", dots_height(len(lines))), f"The {len(lines)} highest heads")
-        body = f'<div class="stack"><div class="two">{dots}{stable}</div>{m.panel(_table(report, lines))}</div>'
+        body = f'<div class="stack"><div class="two stretch">{dots}{stable}</div>{m.panel(_table(report, lines))}</div>'
     return m.section("retrieval-heads", "Heads", lede, f'{body}<p class="note">Source: {source}.</p>')
 
 
@@ -42,28 +45,32 @@ def _stability(report: RetrievalReport) -> str:
 
 def _table(report: RetrievalReport, lines: list[HeadLine]) -> str:
     measures = [name for name in WORDS if any(line.measures[name].value is not None for line in head_lines(report))]
-    columns = ("Head", "KV head", *(WORDS[name].title for name in measures), "Columns", "Diagonals", "Retrieves")
+    titles = [WORDS[name].column for name in measures]
+    columns = ("Head", "KV head", f"≥ {report.threshold:g}", *titles, "Split")
     rows = (
         (
             m.text(line.name),
             str(line.kv_head),
-            *(_cell(line.measures[name]) for name in measures),
-            *("—" if size is None else f"{size:,}" for size in line.sizes),
-            _retrieves(line),
+            f'<span class="nobreak">{_retrieves(line)}</span>',
+            *(_cell(line.measures[name], name in WITH_INTERVAL) for name in measures),
+            " + ".join("—" if size is None else f"{size:,}" for size in line.sizes),
         )
         for line in lines
     )
-    table = m.table(columns, rows, right=range(1, len(columns) - 1))
+    table = m.table(columns, rows, right=(1, *range(3, len(columns))))
     rest = len(report.heads) - len(lines)
     more = f" The other {rest:,} heads are in retrieval.parquet." if rest else ""
-    note = f'<p class="note">Columns and diagonals: of the best split of vertical and slash.{more}</p>'
-    return f"{table}{note}"
+    note = (
+        "Value only: the score reaches the threshold, its interval goes below. Split: columns + diagonals of the best "
+        f"vertical and slash, tokens.{more}"
+    )
+    return f'{table}<p class="note">{m.text(note)}</p>'
 
 
-def _cell(item: Point) -> str:
+def _cell(item: Point, interval: bool) -> str:
     if item.value is None:
         return "—"
-    if item.low is None or item.high is None:
+    if not interval or item.low is None or item.high is None:
         return number(item.value)
     return f'<span class="nobreak">{number(item.value)} [{number(item.low)}, {number(item.high)}]</span>'
 
@@ -71,7 +78,7 @@ def _cell(item: Point) -> str:
 def _retrieves(line: HeadLine) -> str:
     if not line.above:
         return "no"
-    return {True: "yes", False: "yes, but the interval goes below", None: "yes, no interval"}[line.certain]
+    return {True: "yes", False: "value only", None: "no interval"}[line.certain]
 
 
 def measures_section(report: RetrievalReport) -> str:
@@ -91,7 +98,7 @@ def measures_section(report: RetrievalReport) -> str:
     agree = f"{table}{note}" if rows else m.not_measured("no two measures were compared")
     body = (
         f'<div class="stack">{m.panel(_grid(report), "Every head")}'
-        f'{m.panel(agree, "How far they agree")}{m.panel(_sources())}</div>'
+        f"{m.panel(agree, 'How far they agree')}{m.panel(_sources())}</div>"
     )
     return m.section("retrieval-measures", "Measures", lede, body)
 

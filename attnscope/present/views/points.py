@@ -36,12 +36,19 @@ class Measure:
     Attributes:
         share: runs from 0 to 1.
         citation: arXiv id; empty where it is this project's.
+        short: title of a narrow column; empty where the title is short enough.
     """
 
     title: str
     meaning: str
     share: bool = True
     citation: str = ""
+    short: str = ""
+
+    @property
+    def column(self) -> str:
+        """Title of a table's column."""
+        return self.short or self.title
 
 
 def point_grid(

@@ -12,16 +12,16 @@ from .scores import ScoreGrid
 
 WORDS = {
     "retrieval": Measure("Retrieval, answer given", "answer tokens at whose source the head looks most",
-                         citation="2404.15574"),
+                         citation="2404.15574", short="Answer given"),
     "retrieval_decoded": Measure("Retrieval while decoding", "generated tokens that are those the head looks at most, "
-                                 "over the answer's length", False, "2404.15574"),
+                                 "over the answer's length", False, "2404.15574", "Decoding"),
     "qr_score": Measure("QR score", "attention from the question to the needle, minus that of a question about nothing",
                         False, "2506.09944"),
     "razor_echo": Measure("Razor echo", "attention on earlier copies of the token", citation="2407.15891"),
     "razor_induction": Measure("Razor induction", "attention on the tokens after earlier copies",
                                citation="2407.15891"),
     "vertical_slash_mass": Measure("Vertical and slash", "attention that the best columns and diagonals hold",
-                                   citation="2407.02490"),
+                                   citation="2407.02490", short="Vertical + slash"),
 }  # fmt: skip
 """How the measurements of core.retrieval_run.MEASURES read."""
 

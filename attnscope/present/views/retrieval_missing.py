@@ -9,7 +9,7 @@ from ...core.retrieval_report import RetrievalReport
 from ...core.retrieval_run import MEASURES
 from .retrieval_measures import WORDS
 
-COMMAND = "`attnscope retrieval` measures it"
+COMMAND = "made by `attnscope retrieval`"
 UNKNOWN = "the report does not say why"
 
 

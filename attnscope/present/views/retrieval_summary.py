@@ -47,12 +47,12 @@ def retrieval_sentences(report: RetrievalReport) -> list[str]:
 
 
 def _answered(report: RetrievalReport) -> str:
-    if not report.n_needles:
+    if not report.n_answered:
         return ""
     others = f", each among {report.n_others} others" if report.n_others else ""
     start = f"The model answers {report.n_answered:,} of {report.n_needles:,} needles{others}."
     grid = needle_grid(report)
-    if grid is None or not report.n_answered or len(report.cells) < 2:
+    if grid is None or len(report.cells) < 2:
         return start
     cell, length, depth = grid.weakest
     if cell.value == 1.0:
@@ -68,7 +68,8 @@ def _certain(report: RetrievalReport) -> str:
     sentences = []
     if told:
         n = sum(bool(line.certain) for line in told)
-        sentences.append(f"For {n} of them the whole interval is at or above {report.threshold:g}.")
+        heads = f"the {len(told)} heads" if len(told) > 1 else "the 1 head"
+        sentences.append(f"For {n} of {heads} the whole interval is at or above {report.threshold:g}.")
     else:
         sentences.append("Their scores have no intervals.")
     return " ".join([*sentences, *_decoded(found, report.threshold)])
@@ -106,9 +107,10 @@ def _budget(report: RetrievalReport) -> str:
     step = _smallest(line.points)
     if step is None:
         return f"No measured share of full KV heads keeps {percent(KEPT)} of the needle accuracy at {line.title}."
+    verdict = "" if step.beyond is None else f" ({step.verdict})"
     return (
         f"The smallest measured share of full KV heads that keeps {percent(KEPT)} of the needle accuracy at "
-        f"{line.title} is {percent(step.x)}: {_point(step.accuracy)}, against {percent(step.whole)} with all full; "
+        f"{line.title} is {percent(step.x)}: {_point(step.accuracy)}{verdict}, against {percent(step.whole)} with all full; "
         f"{_control(step, 'with as many random KV heads full')}."
     )
 
@@ -130,20 +132,21 @@ def _stable(report: RetrievalReport) -> str:
 
 def _went(step: Compared) -> str:
     words = f"from {percent(step.whole)} to {_point(step.accuracy)}"
+    verdict = "" if step.beyond is None else f", {step.verdict}"
     if step.changed is None:
-        return f"goes {words}"
+        return f"goes {words} (a change without an interval){verdict}"
     if not step.changed:
-        return f"goes {words}, a change whose interval includes 0"
-    return f"{'falls' if (step.change.value or 0.0) < 0 else 'rises'} {words}"
+        return f"goes {words}, a change whose interval includes 0{verdict}"
+    return f"{'falls' if (step.change.value or 0.0) < 0 else 'rises'} {words}{verdict}"
 
 
 def _control(step: Compared, words: str) -> str:
     if step.beyond is None or step.control.value is None:
         reason = f" ({visible(step.control.reason, 200)})" if step.control.reason else ""
         return f"there is no random control{reason}"
-    layers = "" if step.layer_matched else ", not all of the same layers"
+    layers = "" if step.layer_matched else " (not all of the same layers)"
     draws = f"{len(step.draws)} draw{'s' if len(step.draws) != 1 else ''}"
-    return f"{words}{layers}, it is {_point(step.control)} ({draws}): {step.verdict}"
+    return f"{words}{layers} it is {_point(step.control)}, mean of {draws}"
 
 
 def _point(item: Point) -> str:
