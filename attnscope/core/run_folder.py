@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import OutputError, ReportError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from .model_info import ModelInfo
@@ -29,6 +30,21 @@ class Format:
     name: str
     version: int
     command: str
+
+
+class Writable(Protocol):
+    """A report that a run folder can hold."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """What was measured."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """How."""
+
+    def to_json(self) -> str:
+        """Return the report as JSON text."""
 
 
 def open_folder(path: str | Path, form: Format) -> Path:
@@ -154,6 +170,38 @@ def write_folder(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return folder
+
+
+def write_report(
+    path: str | Path,
+    form: Format,
+    name: str,
+    report: Writable,
+    table: pd.DataFrame,
+    statistics: Mapping[str, xr.Dataset],
+    page: str | Callable[[], str],
+) -> Path:
+    """Write a run of NAME.json, NAME.html, NAME.parquet and statistics; see `write_folder`.
+
+    Args:
+        path: the run's folder.
+        form: kind of run folder.
+        name: of the files.
+        report: becomes the JSON.
+        table: becomes the parquet file.
+        statistics: name → dataset.
+        page: the HTML page, or what makes it.
+
+    Raises:
+        OutputError: see `check_folder`; or the disk refused.
+    """
+
+    def fill(folder: Path) -> None:
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+        (folder / f"{name}.json").write_text(report.to_json(), encoding="utf-8")
+        (folder / f"{name}.html").write_text(page if isinstance(page, str) else page(), encoding="utf-8")
+
+    return write_folder(path, form, fill, statistics, report.model, report.provenance)
 
 
 def _swap(fresh: Path, folder: Path, aside: Path) -> None:

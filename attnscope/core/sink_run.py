@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .run_folder import Format, check_folder, open_folder, open_statistics, read_text, write_folder
+from .run_folder import Format, check_folder, open_folder, open_statistics, read_text, write_report
 from .sink_report import AttentionEvidence, ResidualEvidence, Sink, SinkReport
 
 if TYPE_CHECKING:
@@ -82,13 +82,7 @@ def write_sink_run(
     Raises:
         OutputError: see `check_sink_run`; or the disk refused.
     """
-
-    def fill(folder: Path) -> None:
-        sink_table(report).to_parquet(folder / "sinks.parquet", index=False)
-        (folder / "sinks.json").write_text(report.to_json(), encoding="utf-8")
-        (folder / "sinks.html").write_text(page if isinstance(page, str) else page(), encoding="utf-8")
-
-    return SinkRun(write_folder(path, SINK_FORMAT, fill, statistics, report.model, report.provenance))
+    return SinkRun(write_report(path, SINK_FORMAT, "sinks", report, sink_table(report), statistics, page))
 
 
 def sink_table(report: SinkReport) -> pd.DataFrame:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from ..core.report import Missing
 from ..core.sink_report import SinkReport
+from ._tables import indent, section, table
 from .tokens import visible
 from .views.effects import Effect
 from .views.residual_sinks import residual_sink_view
@@ -30,19 +30,19 @@ def sink_summary(report: SinkReport) -> RenderableType:
         *([Text(notice, style="bold yellow")] if notice else []),
         Text(""),
         Text(sink_headline(report)),
-        *(_indent(Text(sentence)) for sentence in sink_sentences(report)),
-        *_section("Sinks", sinks_table(report) if report.sinks else None, "no position passes the thresholds"),
-        *_section("Levels", levels_table(report) if report.levels else None, "no sink shows in the residual stream"),
-        *_section("Without the writes", _effects([view.effect for view in write_views(report)]), absent),
+        *(indent(Text(sentence)) for sentence in sink_sentences(report)),
+        *section("Sinks", sinks_table(report) if report.sinks else None, "no position passes the thresholds"),
+        *section("Levels", levels_table(report) if report.levels else None, "no sink shows in the residual stream"),
+        *section("Without the writes", _effects([view.effect for view in write_views(report)]), absent),
     ]
     if isinstance(residual, Missing):
-        return Group(*parts, *_section("Residual sinks", None, f"not measured: {residual.reason}"))
+        return Group(*parts, *section("Residual sinks", None, f"not measured: {residual.reason}"))
     dimensions = residual_table(report) if residual.dimensions else None
-    parts += _section("Residual sinks", dimensions, "no dimension passes the thresholds")
-    parts += _section("Interventions on what norms read", _effects(residual.effects), absent)
+    parts += section("Residual sinks", dimensions, "no dimension passes the thresholds")
+    parts += section("Interventions on what norms read", _effects(residual.effects), absent)
     if residual.bars:
         losses = ", ".join(f"{bar.name} {number(bar.value)}" for bar in residual.bars)
-        parts += _section("Quantisation, loss in nats a token", Text(losses), "")
+        parts += section("Quantisation, loss in nats a token", Text(losses), "")
     return Group(*parts)
 
 
@@ -64,10 +64,10 @@ def sinks_table(report: SinkReport, top: int = 12) -> Table:
         for group in groups[:top]
     )
     columns = ("token", "kind", "n", "positions", "first", "blocks", "norm ×", "share", "writer")
-    table = _table(columns, rows, right=(2, 4, 5, 6, 7))
+    made = table(columns, rows, right=(2, 4, 5, 6, 7))
     if len(groups) > top:
-        table.caption = Text(f"{len(groups) - top} more in sinks.parquet")
-    return table
+        made.caption = Text(f"{len(groups) - top} more in sinks.parquet")
+    return made
 
 
 def levels_table(report: SinkReport) -> Table:
@@ -83,7 +83,7 @@ def levels_table(report: SinkReport) -> Table:
         )
         for row in level_rows(report)
     )
-    return _table(("kind", "blocks", "sinks", "prompts", "norm", "common tokens"), rows, right=(2, 3, 4))
+    return table(("kind", "blocks", "sinks", "prompts", "norm", "common tokens"), rows, right=(2, 3, 4))
 
 
 def residual_table(report: SinkReport) -> Table:
@@ -103,7 +103,7 @@ def residual_table(report: SinkReport) -> Table:
         for item in dimensions
     )
     columns = ("dimension", "× median", "largest in", "mean |x|", "norm weight", "writer")
-    return _table(columns, rows, right=(0, 1, 2, 3, 4))
+    return table(columns, rows, right=(0, 1, 2, 3, 4))
 
 
 def _effects(effects: Sequence[Effect]) -> Table | None:
@@ -118,27 +118,7 @@ def _effects(effects: Sequence[Effect]) -> Table | None:
         )
         for effect in effects
     )
-    return _table(("change", "loss, nats", "interval", "controls"), rows, right=(1,))
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[int]) -> Table:
-    table = Table(
-        box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption_justify="left", caption_style="dim"
-    )
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    return table
-
-
-def _section(title: str, body: RenderableType | None, otherwise: str) -> list[RenderableType]:
-    shown = body if body is not None else Text(visible(otherwise, 200), style="dim")
-    return [Text(""), Text(title, style="bold"), _indent(shown)]
-
-
-def _indent(item: RenderableType) -> Padding:
-    return Padding(item, (0, 0, 0, 2))
+    return table(("change", "loss, nats", "interval", "controls"), rows, right=(1,))
 
 
 def _whole(value: int | None) -> str:

@@ -74,6 +74,34 @@ def number(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
+def percent(value: float | None) -> str:
+    """Return a share in percent with at most one decimal, `—` where there is none; only 1 is written 100%.
+
+    Example:
+        >>> percent(1.0), percent(0.9996), percent(0.25), percent(0.0833), percent(0.0002), percent(None)
+        ('100%', '99.96%', '25%', '8.3%', '0.02%', '—')
+    """
+    if value is None or math.isnan(value):
+        return "—"
+    shown = f"{100 * value:.1f}"
+    if (shown == "100.0" and value != 1) or (shown in ("0.0", "-0.0") and value != 0):
+        shown = f"{100 * value:.2g}" if abs(value) < 0.5 else f"{100 * value:.2f}"
+    return f"{shown.rstrip('0').rstrip('.') if '.' in shown and 'e' not in shown else shown}%"
+
+
+def points(value: float | None) -> str:
+    """Return a change of a share in percentage points, with its sign; `—` where there is none.
+
+    Example:
+        >>> points(-0.425), points(0.0), points(0.12), points(None)
+        ('-42.5', '0', '+12', '—')
+    """
+    if value is None or math.isnan(value):
+        return "—"
+    shown = f"{100 * value:+.1f}".rstrip("0").rstrip(".")
+    return "0" if shown in ("+0", "-0") else shown
+
+
 def bounds(interval: Interval | None) -> str:
     """Return `[0.85, 0.95]`, or nothing where there is no interval."""
     return f"[{number(interval.low)}, {number(interval.high)}]" if interval else ""

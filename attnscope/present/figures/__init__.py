@@ -11,6 +11,9 @@ from .head_grid import head_grid_figure
 from .profiles import distance_profiles
 from .residual import outlier_bars, residual_norm_lines
 from .residual_sinks import direct_lines, quantisation_bars, read_scores, rescaling_lines
+from .retrieval_curves import ablation_curves, budget_curves
+from .retrieval_heads import head_dots, stability_curve
+from .retrieval_needles import needle_heatmap
 from .scores import score_heatmap
 from .sink_levels import level_lines, level_spans
 from .sink_map import sink_map_figure
@@ -23,6 +26,11 @@ __all__ = [
     "chunk_lines",
     "chunk_map_figure",
     "overlap_figure",
+    "ablation_curves",
+    "budget_curves",
+    "head_dots",
+    "stability_curve",
+    "needle_heatmap",
     "dormant_map",
     "trace_cosine_lines",
     "trace_norm_lines",

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ..style import THEMES, ThemeName
-from ..views.sink_heads import Point, WeakeningRow
-from ..wording import number
+from ..views.points import Point
+from ..views.sink_heads import WeakeningRow
 from ._layout import axis, layer_ticks, layout, plain
+from ._points import error_bars, told
 
 
 def weakening_lines(rows: Sequence[WeakeningRow], theme: ThemeName = "light") -> go.Figure:
@@ -43,26 +44,7 @@ def _line(name: str, layers: list[int], points: list[Point], colour: str, symbol
         mode="lines+markers",
         line={"color": colour, "width": 2.5},
         marker={"color": colour, "size": 8, "symbol": symbol},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [_gap(item.high, item.value) for item in points],
-            "arrayminus": [_gap(item.value, item.low) for item in points],
-            "color": colour,
-            "thickness": 1.5,
-            "width": 4,
-        },
-        customdata=[_hover(item) for item in points],
+        error_y=error_bars(points, colour),
+        customdata=[told(item) for item in points],
         hovertemplate=f"layer %{{x}}, {plain(name)}: %{{customdata}}<extra></extra>",
     )
-
-
-def _gap(upper: float | None, lower: float | None) -> float:
-    return 0.0 if upper is None or lower is None else max(0.0, upper - lower)
-
-
-def _hover(item: Point) -> str:
-    if item.value is None:
-        return f"not measured: {plain(item.reason or '')}"
-    interval = "" if item.low is None or item.high is None else f" [{number(item.low)}, {number(item.high)}]"
-    return f"{number(item.value)}{interval}, {item.n} prompts"

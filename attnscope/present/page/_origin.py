@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...core.frequency_report import FrequencyReport
 from ...core.report import HeadReport
+from ...core.retrieval_report import RetrievalReport
 from ...core.sink_report import SinkReport
 from ..views.provenance import RuleRow, provenance_view, rule_rows
 from ..views.scores import missing_evidence
@@ -51,7 +52,7 @@ def missing_section(report: HeadReport) -> str:
     return m.section("missing", "Not measured", "Missing evidence is never written as 0.", m.panel(body))
 
 
-def provenance_section(report: HeadReport | SinkReport | FrequencyReport) -> str:
+def provenance_section(report: HeadReport | SinkReport | RetrievalReport | FrequencyReport) -> str:
     """Return how the report was made."""
     view = provenance_view(report)
     facts = "".join(f"<dt>{m.text(name)}</dt><dd>{m.text(value)}</dd>" for name, value in view.facts)

@@ -19,6 +19,12 @@ from .profiles import DistanceProfile, bin_names, distance_profile, labelled_pro
 from .provenance import ProvenanceView, RuleRow, provenance_view, rule_rows
 from .residual import OutlierRow, ResidualNorms, outlier_rows, residual_norms
 from .residual_sinks import LossBar, ResidualSinkView, residual_sink_view
+from .retrieval_curves import Compared, ComparedLine, ablation_lines, budget_lines
+from .retrieval_heads import HeadLine, StabilityView, head_lines, stability_view, top_lines
+from .retrieval_measures import AgreementRow, agreement_rows, retrieval_grids
+from .retrieval_missing import retrieval_missing
+from .retrieval_needles import NeedleGrid, needle_grid
+from .retrieval_summary import retrieval_headline, retrieval_sentences
 from .scores import MissingEvidence, ScoreGrid, missing_evidence, score_grid, score_grids
 from .sink_heads import WeakeningRow, service_grids, weakening_rows
 from .sink_levels import LevelRow, level_rows
@@ -42,6 +48,23 @@ __all__ = [
     "frequency_headline",
     "frequency_sentences",
     "overlap_matrix",
+    "AgreementRow",
+    "agreement_rows",
+    "retrieval_grids",
+    "Compared",
+    "ComparedLine",
+    "ablation_lines",
+    "budget_lines",
+    "HeadLine",
+    "StabilityView",
+    "head_lines",
+    "stability_view",
+    "top_lines",
+    "NeedleGrid",
+    "needle_grid",
+    "retrieval_headline",
+    "retrieval_missing",
+    "retrieval_sentences",
     "DormantView",
     "dormant_view",
     "TraceRow",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...core.frequency_report import FrequencyReport
 from ...core.report import HeadReport, PromptSet
+from ...core.retrieval_report import RetrievalReport
 from ...core.sink_report import SinkReport
 from ..wording import arxiv_url
 
@@ -64,7 +65,7 @@ def rule_rows(report: HeadReport) -> list[RuleRow]:
     return rows
 
 
-def provenance_view(report: HeadReport | SinkReport | FrequencyReport) -> ProvenanceView:
+def provenance_view(report: HeadReport | SinkReport | RetrievalReport | FrequencyReport) -> ProvenanceView:
     """Return how the report was made."""
     made, info = report.provenance, report.model
     random = info.weights == "random"

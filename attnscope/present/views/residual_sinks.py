@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...core.report import Missing
 from ...core.sink_report import MassiveActivation, NormRead, ResidualSinkDimension, ResidualSinks, SinkReport
 from .effects import Effect
-from .sink_heads import point
+from .points import point
 
 INTERVENTIONS = {
     "mean": "set to its mean",

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...core.report import Missing
-from ...core.sink_report import Estimate, HeadService, SinkReport
+from ...core.sink_report import SinkReport
+from .points import Measure, Point, point, point_grid
 from .scores import ScoreGrid
 
 SERVICES = {
-    "dormant": ("Dormant", "fraction of queries with most of their attention on sinks"),
-    "primary_share": ("On primary sinks", "share of a query's attention on primary sinks"),
-    "secondary_share": ("On secondary sinks", "share of a query's attention on secondary sinks"),
+    "dormant": Measure("Dormant", "fraction of queries with most of their attention on sinks"),
+    "primary_share": Measure("On primary sinks", "share of a query's attention on primary sinks"),
+    "secondary_share": Measure("On secondary sinks", "share of a query's attention on secondary sinks"),
 }
-"""Measurements of core.sink_report.HeadService: title and meaning."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A value with its interval; None where it was not measured, and then `reason` says why."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    reason: str | None = None
+"""Measurements of core.sink_report.HeadService."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +25,14 @@ class WeakeningRow:
     without_secondary: Point
 
 
-def point(item: Estimate | Missing) -> Point:
-    """Return an estimate as a point."""
-    if isinstance(item, Missing):
-        return Point(None, reason=item.reason)
-    interval = item.interval
-    return Point(item.value, interval.low if interval else None, interval.high if interval else None, item.n)
-
-
 def service_grids(report: SinkReport) -> list[ScoreGrid]:
     """Return the layer × head grids of dormancy and of attention on sinks; none where no head was measured."""
     if not report.heads:
         return []
-    grids = [_grid(report, name) for name in SERVICES]
+    grids = [
+        point_grid(name, words, {(h.layer, h.head): getattr(h, name) for h in report.heads}, report.model.n_heads)
+        for name, words in SERVICES.items()
+    ]
     return sorted(grids, key=lambda grid: not grid.measured)
 
 
@@ -56,30 +40,3 @@ def weakening_rows(report: SinkReport) -> list[WeakeningRow]:
     """Return one row a layer, in order."""
     rows = [WeakeningRow(w.layer, point(w.with_secondary), point(w.without_secondary)) for w in report.weakening]
     return sorted(rows, key=lambda row: row.layer)
-
-
-def _grid(report: SinkReport, name: str) -> ScoreGrid:
-    layers = tuple(sorted({head.layer for head in report.heads}))
-    n_heads = report.model.n_heads
-    held: dict[tuple[int, int], HeadService] = {(head.layer, head.head): head for head in report.heads}
-    absent = Missing(reason="this head is not in the report")
-    points = [
-        [point(getattr(held[layer, head], name) if (layer, head) in held else absent) for head in range(n_heads)]
-        for layer in layers
-    ]
-    measured = any(p.value is not None for row in points for p in row)
-    reasons = [p.reason for row in points for p in row if p.reason]
-    return ScoreGrid(
-        score=name,
-        title=SERVICES[name][0],
-        meaning=SERVICES[name][1],
-        prompt_set=None,
-        units="1",
-        share=True,
-        layers=layers,
-        n_heads=n_heads,
-        values=tuple(tuple(p.value for p in row) for row in points),
-        low=tuple(tuple(p.low for p in row) for row in points),
-        high=tuple(tuple(p.high for p in row) for row in points),
-        reason=None if measured else reasons[0],
-    )

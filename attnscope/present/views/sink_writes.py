@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...core.sink_report import CurvePoint, ResidualEvidence, SinkReport, WriteTest
 from .effects import Effect
-from .sink_heads import point
+from .points import point
 from .sink_levels import level_rows
 
 
