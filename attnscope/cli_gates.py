@@ -20,7 +20,7 @@ def gates(
     method: Annotated[str, typer.Option(help="duo_attention or hardkuma.")] = "duo_attention",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps [default: 200 or 300].")] = None,
     out_: Annotated[Path | None, typer.Option("--out", help="Run directory [default: runs/<model>-gates].")] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens a training prompt.")] = 512,
+    context: Annotated[int | None, typer.Option(min=2, help="Tokens a training prompt [default: 512].")] = None,
     needles: Annotated[int, typer.Option(min=1, help="Codes to remember in each.")] = 5,
     prompts: Annotated[int, typer.Option(min=1, help="Different training prompts.")] = 24,
     sink_tokens: Annotated[int, typer.Option(min=0, help="First tokens that a streaming head sees.")] = 4,
@@ -56,7 +56,7 @@ def gates(
         plan = GatePlan(
             method=method,  # type: ignore[arg-type]
             steps=steps,
-            tokens=tokens,
+            context=context,
             needles=needles,
             prompts=prompts,
             sink_tokens=sink_tokens,
