@@ -22,16 +22,14 @@ def gates(
     out_: Annotated[
         Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<model>-gates")
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens a training prompt.")] = 512,
+    context: Annotated[int | None, typer.Option(min=2, help="Tokens a training prompt [default: 512].")] = None,
     needles: Annotated[int, typer.Option(min=1, help="Codes to remember in each.")] = 5,
     prompts: Annotated[int, typer.Option(min=1, help="Different training prompts.")] = 24,
     sink_tokens: Annotated[int, typer.Option(min=0, help="First tokens that a streaming head sees.")] = 4,
     recent_tokens: Annotated[
         int | None, typer.Option(min=1, help="Last tokens that it sees.", show_default="an eighth of a prompt")
     ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of AdamW.", show_default="0.02, or 0.01 for hardkuma")
-    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.", show_default="0.02 or 0.01")] = None,
     target: Annotated[float, typer.Option(help="hardkuma: share of gates above 0.")] = 0.0833,
     constraint: Annotated[float | None, typer.Option(help="hardkuma: first weight of that.", show_default="2")] = None,
     per: Annotated[str, typer.Option(help="What has a gate: kv_head or query_head.")] = "kv_head",
@@ -60,7 +58,7 @@ def gates(
         plan = GatePlan(
             method=method,  # type: ignore[arg-type]
             steps=steps,
-            tokens=tokens,
+            context=context,
             needles=needles,
             prompts=prompts,
             sink_tokens=sink_tokens,

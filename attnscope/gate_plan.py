@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .core.errors import TaskError
 from .engine.gates.duo_attention import DuoAttention, Per
 from .engine.gates.hardkuma import HardKuma
+from .report_plan import ReportPlan
 
 if TYPE_CHECKING:
     from .core.model_info import ModelInfo
@@ -24,7 +25,7 @@ class GatePlan:
     Attributes:
         method: `duo_attention` or `hardkuma`.
         steps: training steps; None takes 200 or 300.
-        tokens: of a training prompt; shorter where the model's context is.
+        context: tokens a training prompt; None takes 512, or the model's context where that is shorter.
         needles: codes to remember in each.
         prompts: different training prompts; every one is seen once, then again in another order.
         sink_tokens: first keys that a streaming (sparse) head sees.
@@ -44,7 +45,7 @@ class GatePlan:
 
     method: Literal["duo_attention", "hardkuma"] = "duo_attention"
     steps: int | None = None
-    tokens: int = 512
+    context: int | None = None
     needles: int = 5
     prompts: int = 24
     sink_tokens: int = 4
@@ -65,8 +66,12 @@ class GatePlan:
             raise TaskError("check of gates", found=f"{self.checked} needles, {self.draws} draws", expected="0 or more")
 
     def length(self, info: ModelInfo) -> int:
-        """Return tokens of a training prompt."""
-        return min(self.tokens, info.context_length or self.tokens)
+        """Return tokens of a training prompt.
+
+        Raises:
+            TaskError: longer than the model's context.
+        """
+        return ReportPlan(context=self.context).context_for(info)
 
     def checked_length(self, info: ModelInfo) -> int:
         """Return tokens of a held-out prompt."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import datasets
 import pytest
 import torch
 import transformers
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from attnscope.core.batch import Batch
 from attnscope.core.errors import UnsupportedModelError
+from attnscope.engine.gates.duo_attention import DuoAttention
+from attnscope.engine.gates.hardkuma import HardKuma
+from attnscope.engine.gates.statistics import train_gates
 from attnscope.models._check import verify
 from attnscope.models.hf import HFScope
 from attnscope_kernels import AttentionCall, attend
@@ -299,3 +303,20 @@ def test_encoder_decoders_are_refused():
     sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 4}
     with pytest.raises(UnsupportedModelError, match="cross-attention"):
         HFScope(build("T5", head="ForConditionalGeneration", **sizes))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_gates_are_trained_on_it(name):
+    scope = scope_of(name)
+    ids = torch.randint(3, 60, (40,), generator=torch.Generator().manual_seed(2)).tolist()
+    prompts = datasets.Dataset.from_dict({"input_ids": [ids], "query_positions": [[36, 38]]})
+    duo = train_gates(scope, prompts, DuoAttention(steps=3, sink_tokens=1, recent_tokens=3))
+    assert duo["distillation_loss"].values[0] == 0, "open gates leave the model as it is"
+    assert duo["distillation_loss"].values[1] > 0
+    assert (duo["duo_gate"].values < 1).any()
+    kuma = train_gates(scope, prompts, HardKuma(steps=2, sink_tokens=1, recent_tokens=2, share=0.1))
+    assert kuma["distillation_loss"].values[0] > 0
+    batch = padded_batch("none")
+    with scope.attach(identity):
+        found = scope.logits(batch)
+    assert difference(scope.logits(batch), found, batch.valid) < 1e-4

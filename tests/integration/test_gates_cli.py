@@ -10,7 +10,7 @@ from _command import refused, run
 
 from attnscope.core.gate_report import open_gate_run
 
-SMALL = ("--tokens", "128", "--needles", "1", "--prompts", "2", "--check", "1", "--draws", "1", "--device", "cpu")
+SMALL = ("--context", "128", "--needles", "1", "--prompts", "2", "--check", "1", "--draws", "1", "--device", "cpu")
 
 
 @pytest.mark.parametrize(("method", "name"), [("duo_attention", "duo_gates"), ("hardkuma", "hardkuma_gates")])
@@ -36,7 +36,8 @@ def test_a_run_holds_gates_of_the_embedded_model(method: str, name: str, tmp_pat
         (("/nowhere/model",), "/nowhere/model"),
         (("--method", "banana"), "'banana'"),
         (("--per", "layer"), "'layer'"),
-        (("--tokens", "60", "--needles", "5"), "room for"),
+        (("--context", "100000"), "at most 8192"),
+        (("--context", "60", "--needles", "5"), "room for"),
     ],
 )
 def test_bad_input_is_refused_and_changes_nothing(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import attnscope
-from attnscope.core.errors import OutputError, TaskError
+from attnscope.core.errors import DeviceError, OutputError, TaskError
 from attnscope.engine.gates.duo_attention import DuoAttention
 from attnscope.engine.gates.hardkuma import HardKuma
 from attnscope.engine.gates.statistics import train_gates
@@ -268,3 +268,12 @@ def test_bad_input_is_named(make: Any, says: str) -> None:
 
 def prompts_asking(positions: list[int]) -> datasets.Dataset:
     return datasets.Dataset.from_list([{"input_ids": [1, 2, 3], "query_positions": positions}])
+
+
+def test_memory_that_runs_out_in_the_backward_pass_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backward(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    with pytest.raises(DeviceError, match=r"batch of 1 × \d+ tokens on cpu: found out of memory"):
+        train(SCOPE, PROMPTS, METHODS[0])

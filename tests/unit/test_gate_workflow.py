@@ -118,9 +118,11 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
 
 def test_settings_and_cost_follow_the_prompt() -> None:
     info = load().info
-    assert GatePlan(tokens=1024).settings(info).recent_tokens == 128
-    assert GatePlan(tokens=64).settings(info).recent_tokens == 16
-    assert GatePlan(tokens=10**6).length(info) == info.context_length
+    assert GatePlan(context=1024).settings(info).recent_tokens == 128
+    assert GatePlan(context=64).settings(info).recent_tokens == 16
+    assert GatePlan().length(info.model_copy(update={"context_length": 200})) == 200
+    with pytest.raises(TaskError, match="at most 8192"):
+        GatePlan(context=10**6).settings(info)
     assert GatePlan(learning_rate=0.5).settings(info).learning_rate == 0.5
     assert GatePlan().settings(info).learning_rate == 0.02
     assert GatePlan(method="hardkuma").settings(info).learning_rate == 0.01

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,3 +101,7 @@ class Targets:
                 self._kept[prompt] = hidden_states(self.scope, self.prompts, prompt, places, full)
         found = hidden_states(self.scope, self.prompts, prompt, places, tap)
         return (self._kept[prompt] - found).pow(2).mean(-1).mean()
+
+    def explained(self, prompt: int) -> AbstractContextManager[None]:
+        """Say what ran out of memory in a backward pass; see `engine.memory.explained`."""
+        return explained(self.scope, make_batch(self.prompts, [prompt], "cpu"))

@@ -190,7 +190,8 @@ class _Run:
             )
         self.optimizer.param_groups[0]["lr"] = method.learning_rate * rate_at(step, method.steps)
         gates = list(self.gates.values())
-        (distillation + penalty.to(distillation.device)).backward(inputs=gates)
+        with targets.explained(prompt):
+            (distillation + penalty.to(distillation.device)).backward(inputs=gates)
         self.optimizer.step()
         self.optimizer.zero_grad()
         with torch.no_grad():
