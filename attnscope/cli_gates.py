@@ -22,7 +22,7 @@ def gates(
     out_: Annotated[
         Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<model>-gates")
     ] = None,
-    context: Annotated[int | None, typer.Option(min=2, help="Tokens a training prompt [default: 512].")] = None,
+    context: Annotated[int | None, typer.Option(min=2, help="Tokens a training prompt.", show_default="512")] = None,
     needles: Annotated[int, typer.Option(min=1, help="Codes to remember in each.")] = 5,
     prompts: Annotated[int, typer.Option(min=1, help="Different training prompts.")] = 24,
     sink_tokens: Annotated[int, typer.Option(min=0, help="First tokens that a streaming head sees.")] = 4,

@@ -66,14 +66,25 @@ def ablate_with_control(
 def random_others(
     info: ModelInfo, heads: Sequence[HeadId], chooser: np.random.Generator, excluded: Collection[HeadId] = ()
 ) -> tuple[list[HeadId], bool]:
-    """Draw as many other heads: from the same layers if these hold enough, else from all (then the flag is False).
+    """Draw as many other heads of the same layers, or of the nearest where these hold too few (the flag is then False).
 
-    Returns an empty list where the model has too few heads that are neither under test nor excluded.
+    Depth matters: a head of another depth may feed the heads under test, and is no control for them. Returns an empty
+    list where the model has too few heads that are neither under test nor excluded.
     """
-    free = [head for head in info.heads if head not in {*heads, *excluded}]
-    needed = sorted(Counter(head.layer for head in heads).items())
-    pools = [([head for head in free if head.layer == layer], count) for layer, count in needed]
-    matched = all(len(pool) >= count for pool, count in pools)
-    if not matched:
-        pools = [(free, len(heads))] if len(free) >= len(heads) else []
-    return [pool[i] for pool, count in pools for i in chooser.choice(len(pool), count, replace=False)], matched
+    free = {layer: [h for h in info.heads if h.layer == layer and h not in {*heads, *excluded}] for layer in info.rows}
+    if sum(map(len, free.values())) < len(heads):
+        return [], False
+    drawn: list[HeadId] = []
+    matched = True
+    for layer, count in sorted(Counter(head.layer for head in heads).items()):
+        wanted = count
+        for near in sorted(free, key=lambda other: (abs(other - layer), other)):
+            pool = free[near]
+            taken = [pool[i] for i in chooser.choice(len(pool), min(wanted, len(pool)), replace=False)] if pool else []
+            free[near] = [head for head in pool if head not in taken]
+            drawn += taken
+            wanted -= len(taken)
+            matched &= near == layer or not taken
+            if not wanted:
+                break
+    return drawn, matched

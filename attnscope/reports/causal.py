@@ -11,7 +11,7 @@ from ..core.ids import HeadId
 from ..core.report import CausalCheck, Interval, Measured
 
 MATCHED = "as many heads drawn from the same layers, the labelled heads excluded"
-WIDER = "as many heads drawn from all layers, the labelled heads excluded (their layers hold too few others)"
+WIDER = f"{MATCHED}; where these hold too few others, from the nearest layers"
 
 
 def causal_check(

@@ -27,7 +27,7 @@ def ablation_section(report: RetrievalReport) -> str:
     chart = m.panel(m.chart("retrieval-curves", curves_height(lines)) + note)
     loose = any(not point.layer_matched for line in lines for point in line.points)
     tables = "".join(_table(line, "Heads", lambda item: f"{len(item.heads)}") for line in lines)
-    why = "* Too few other heads in the same layers: some controls took heads of other layers." if loose else ""
+    why = "* Too few other heads in the same layers: some controls took heads of the nearest layers." if loose else ""
     body = f'<div class="stack">{chart}{tables}</div>{f"<p class=note>{m.text(why)}</p>" if why else ""}'
     return m.section("retrieval-ablation", "What happens without them", lede, body)
 
