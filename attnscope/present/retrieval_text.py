@@ -48,15 +48,12 @@ def retrieval_summary(report: RetrievalReport) -> RenderableType:
 
 
 def needles_table(report: RetrievalReport) -> Table | None:
-    """Return one row a depth and one column a length; `—` had no needle."""
+    """Return one row a length and one column a depth; `—` had no needle."""
     grid = needle_grid(report)
     if grid is None:
         return None
-    rows = (
-        (percent(round(depth, 3)), *(percent(cell.value) for cell in row))
-        for depth, row in zip(grid.depths, grid.cells, strict=True)
-    )
-    columns = ("depth", *(f"{length:,}" for length in grid.lengths))
+    rows = ((f"{length:,}", *(percent(row[i].value) for row in grid.cells)) for i, length in enumerate(grid.lengths))
+    columns = ("length", *(f"depth {percent(round(depth, 3))}" for depth in grid.depths))
     return table(columns, rows, right=range(len(columns)))
 
 

@@ -85,7 +85,11 @@ def percent(value: float | None) -> str:
         return "—"
     shown = f"{100 * value:.1f}"
     if (shown == "100.0" and value != 1) or (shown in ("0.0", "-0.0") and value != 0):
-        shown = f"{100 * value:.2g}" if abs(value) < 0.5 else f"{100 * value:.2f}"
+        shown = f"{100 * value:.2g}"
+        for digits in range(2, 9) if abs(value) >= 0.5 else ():
+            shown = f"{100 * value:.{digits}f}"
+            if float(shown) != 100:
+                break
     return f"{shown.rstrip('0').rstrip('.') if '.' in shown and 'e' not in shown else shown}%"
 
 

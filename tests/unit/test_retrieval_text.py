@@ -18,7 +18,7 @@ def test_every_part_is_there():
                  "KV heads full, 4,096 tokens", "Not measured"):  # fmt: skip
         assert part in text
     assert "6 of 88 measured heads retrieve (score ≥ 0.1): L6H4" in text
-    assert "without 4 random others it is 98.2%" in text
+    assert "without 4 random others it is 98.2%" in " ".join(text.split())
     assert HOSTILE_MODEL in text
     assert "no random control: too few <b>other</b> heads" in text
     assert "layer 0 <b>streams</b>" in text

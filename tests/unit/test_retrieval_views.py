@@ -129,7 +129,7 @@ def test_the_summary_says_what_the_report_says():
         "Without the first 4 heads, accuracy on 48 needles falls from 100% to 0% [0%, 7%], below every"
     )
     assert "without 4 random others it is 98.2%" in zero
-    assert "includes 0 and not below every random choice; with 4 random others" in uniform
+    assert "includes 0, not below every random choice; with 4 random others" in uniform
     assert "at 4,096 tokens is 25%: 90% [84%, 96%] (above every random choice), against 90% with all full" in budget
     assert "settled from 17 of 40" in stable
 

@@ -92,7 +92,8 @@ def _ablated(report: RetrievalReport) -> list[str]:
         heads = f"the first head ({step.heads[0]})" if count == 1 else f"the first {count} heads"
         ours, theirs = _DOING[line.key]
         others = theirs.format(f"{count} random other{'s' if count > 1 else ''}")
-        sentences.append(f"{ours.format(heads)}, needle accuracy {_went(step)}; {_control(step, others)}.")
+        needles = f"accuracy on {step.accuracy.n:,} needles" if step.accuracy.n else "needle accuracy"
+        sentences.append(f"{ours.format(heads)}, {needles} {_went(step)}; {_control(step, others)}.")
     return sentences
 
 
