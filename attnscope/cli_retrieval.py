@@ -30,6 +30,10 @@ def retrieval(
     needles: Annotated[
         str | None, typer.Option(help="Your own needles: .jsonl with needle, answer and question.")
     ] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Prompts of each measure without needles.", show_default="16 passages, 4 others"),
+    ] = None,
     decode_steps: Annotated[int, typer.Option(min=0, help="Tokens generated a needle; 0 scores no decoding.")] = 16,
     ablate: Annotated[bool, typer.Option("--ablate/--no-ablate", help="Measure accuracy without heads.")] = True,
     draws: Annotated[int, typer.Option(min=1, help="Random controls of every ablation.")] = 5,
@@ -53,6 +57,7 @@ def retrieval(
         from .retrieval_plan import RetrievalPlan
 
         check_retrieval_run(folder)
+        fewer = {} if prompts is None else {"passages": prompts, "echoes": prompts, "patterns": prompts}
         plan = RetrievalPlan(
             lengths=None if lengths is None else tuple(numbers("--lengths", lengths, int)),
             depths=tuple(numbers("--depths", depths, float)),
@@ -65,6 +70,7 @@ def retrieval(
             causal=ablate,
             draws=draws,
             seed=seed,
+            **fewer,  # type: ignore[arg-type]
         )
         loading: dict[str, Any] = {
             "dtype": dtype,

@@ -123,7 +123,15 @@ def measure_retrieval(
         missing["retrieval_decoded"] = NO_ANSWER.format(n=len(prompts))
     else:
         missing["retrieval_decoded"] = "left out (decode_steps=0)"
-    statistics |= {"qrhead": measured.qrhead(), "razor": measured.razor(), "patterns": measured.patterns()}
+    for name, scores_of, make in (
+        ("qrhead", ("qr_score",), measured.qrhead),
+        ("razor", ("razor_echo", "razor_induction"), measured.razor),
+        ("patterns", ("vertical_slash_mass",), measured.patterns),
+    ):
+        try:
+            statistics[name] = make()
+        except TaskError as error:  # this vocabulary or text cannot make such prompts
+            missing |= dict.fromkeys(scores_of, str(error))
     rows = head_rows(info, statistics, missing)
     scores = statistics["needle"].retrieval.values if len(kept) else np.zeros((0, 0, 0))
     ranking = ranked(info, scores)
