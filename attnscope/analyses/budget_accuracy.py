@@ -1,63 +1,19 @@
-"""Accuracy under budgets of full KV heads: ours, random choices and all full, with intervals."""
+"""Accuracy under budgets of full KV heads, with intervals, beside all full."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 from scipy.stats import norm
 
+from ..core.decode_report import BudgetRow
 from ..core.errors import StatisticsError
+from ..core.report import Interval, Measured
 from .intervals import bootstrap_mean
-
 
 POINTS = 0.03
 """How far below all full a choice may be to count as close, as a share of all answers."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of right answers, 0..1, with its interval.
-
-    Attributes:
-        value: right answers over all.
-        low: lower end of the 95% interval.
-        high: upper end.
-        n: what the interval is over: prompts, or draws of a random choice.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class BudgetRow:
-    """One choice of full KV heads at one budget and prompt length.
-
-    Attributes:
-        choice: `all full`, `ours`, `random` or another name.
-        length: tokens a prompt.
-        budget: share of KV heads that are full.
-        n_full: full KV heads.
-        accuracy: of prompts answered (Wilson's interval), or over draws (bootstrap of the draws' means).
-        difference: to all full on the same prompts, with a bootstrap interval over prompts, or over draws.
-        draws: random choices; 1 where the choice is not random.
-        close: how many of them lose at most POINTS against all full.
-        kept: share of the full cache's tokens that is kept at this length, 0..1.
-    """
-
-    choice: str
-    length: int
-    budget: float
-    n_full: int
-    accuracy: Share
-    difference: Share
-    draws: int
-    close: int
-    kept: float
 
 
 def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -80,13 +36,29 @@ def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def budget_row(
-    choice: str, length: int, budget: float, n_full: int, kept: float, right: np.ndarray, baseline: np.ndarray
+    choice: str,
+    length: int,
+    budget: float,
+    n_full: int,
+    kept: float,
+    right: np.ndarray,
+    baseline: np.ndarray,
+    prompt_set: str = "needle",
 ) -> BudgetRow:
     """Return one row from right and wrong answers.
 
+    A single choice has Wilson's interval over prompts and a paired bootstrap of the difference; random choices have
+    bootstraps over draws, each draw's mean over all prompts one value.
+
     Args:
+        choice: its name.
+        length: tokens a prompt.
+        budget: share of KV heads that are full.
+        n_full: full KV heads.
+        kept: share of the cache that is kept, 0..1.
         right: `[prompts, draws]` 0 or 1; one draw where the choice is not random.
         baseline: `[prompts]` of all full, on the same prompts.
+        prompt_set: its name.
 
     Raises:
         StatisticsError: shapes that do not fit.
@@ -99,18 +71,34 @@ def budget_row(
     if right.ndim != 2 or not right.size or baseline.shape != right.shape[:1]:
         found = f"{right.shape} and {baseline.shape}"
         raise StatisticsError("right answers", found=found, expected="[prompts, draws] and [prompts]")
-    prompts, draws = right.shape
     change = right - baseline[:, None]
+    draws = right.shape[1]
+    over = "bootstrap over prompts" if draws == 1 else "bootstrap over draws"
     if draws == 1:
-        low, high = wilson(int(right.sum()), prompts)
-        accuracy = Share(float(right.mean()), low, high, prompts)
-        difference = _bootstrapped(change[:, 0])
+        low, high = wilson(int(right.sum()), len(right))
+        accuracy = Interval(low=low, high=high, method="Wilson over prompts")
     else:
-        accuracy, difference = _bootstrapped(right.mean(0)), _bootstrapped(change.mean(0))
-    close = int((change.mean(0) >= -POINTS - 1e-12).sum())
-    return BudgetRow(choice, length, budget, n_full, accuracy, difference, draws, close, kept)
+        accuracy = _bootstrapped(right.mean(0), over)
+    difference = _bootstrapped(change[:, 0] if draws == 1 else change.mean(0), over)
+
+    def measured(values: np.ndarray, interval: Interval | None) -> Measured:
+        return Measured(
+            value=float(values.mean()), n=len(right), units="1", prompt_set=prompt_set, interval=interval
+        )
+
+    return BudgetRow(
+        choice=choice,
+        length=length,
+        budget=budget,
+        n_full=n_full,
+        accuracy=measured(right, accuracy),
+        difference=measured(change, difference),
+        draws=draws,
+        close=int((change.mean(0) >= -POINTS - 1e-12).sum()),
+        kept=kept,
+    )
 
 
-def _bootstrapped(values: np.ndarray) -> Share:
+def _bootstrapped(values: np.ndarray, method: str) -> Interval | None:
     low, high = bootstrap_mean(values)
-    return Share(float(values.mean()), float(low), float(high), len(values))
+    return None if np.isnan(low) else Interval(low=float(low), high=float(high), method=method)

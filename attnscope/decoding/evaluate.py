@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..analyses.budget_accuracy import BudgetRow, budget_row
+from ..analyses.budget_accuracy import budget_row
+from ..core.decode_report import BudgetRow
 from ..core.errors import TaskError
 from ..engine.answers import answer_scores
 from .memory import cache_tokens

@@ -11,14 +11,12 @@ import numpy as np
 from ..analyses.kv_choice import budget_count, full_under_budget
 from ..core.errors import TaskError, UnknownHeadError
 from ..core.ids import HeadId
+from ..reports.decode_plan import RECENT_TOKENS, SINK_TOKENS, plan_under_budget
 
 if TYPE_CHECKING:
     from ..core.model_info import ModelInfo
     from ..core.report import HeadReport
     from ..edits.stream_window import StreamWindow
-
-SINK_TOKENS, RECENT_TOKENS = 4, 64
-"""What a streaming KV head keeps where nothing else is said, as in a report's decode plan."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +50,15 @@ class KVRoles:
             raise TaskError("window of streaming heads", found=found, expected="0 or more and 1 or more")
 
     @classmethod
-    def from_report(cls, report: HeadReport) -> KVRoles:
-        """Take the roles and the window of a report's decode plan."""
-        info, plan = report.model, report.decode
+    def from_report(cls, report: HeadReport, budget: float | None = None) -> KVRoles:
+        """Take the roles and the window of a report's decode plan; with a budget, the plan under this budget.
+
+        Raises:
+            TaskError: the budget is not within 0..1.
+            StatisticsError: the report measured nothing that ranks KV heads under a budget.
+        """
+        info = report.model
+        plan = report.decode if budget is None else plan_under_budget(info, report.records, budget)
         full = np.zeros((len(info.attention_layers), info.n_kv_heads), dtype=bool)
         for item in plan.kv_heads:
             full[info.rows[item.layer], item.kv_head] = item.role == "full"

@@ -66,7 +66,12 @@ class StreamingDecoder:
             yield
 
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, dense_tokens: int | None = None, **options: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        dense_tokens: int | None = None,
+        **options: Any,
     ) -> Tensor:
         """Return `[B, T + new]` ids, greedy unless options say otherwise.
 

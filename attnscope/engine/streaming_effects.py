@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..core.ids import HeadId
 from ..core.names import Variable
 from ..core.statistics import dataset

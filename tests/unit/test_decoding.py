@@ -201,7 +201,7 @@ def test_bad_roles_are_named(scope) -> None:
         KVRoles(table, sink_tokens=-1)
     with pytest.raises(TaskError, match=r"bool \[L, G\]"):
         KVRoles(np.zeros((8, 4)))
-    with pytest.raises(UnknownHeadError, match="8 layers of 8 KV heads.*8 attention layers of 4"):
+    with pytest.raises(UnknownHeadError, match=r"8 layers of 8 KV heads.*8 attention layers of 4"):
         StreamingDecoder(scope, KVRoles(np.zeros((8, 8), dtype=bool)))
     with pytest.raises(TaskError, match="prefill: found 'sparse'"):
         StreamingDecoder(scope, KVRoles(table), "sparse")  # type: ignore[arg-type]

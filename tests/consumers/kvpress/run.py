@@ -1,8 +1,8 @@
 """Drive kvpress' DuoAttention press with a pattern of ours, and measure needle accuracy beside random choices.
 
 Runs in an environment of its own (`make test-kvpress`): kvpress 0.5.5 needs transformers below 5.3. It reads a pattern
-folder (`full_attention_heads.tsv` and `config.json`, as DuoAttention's own code writes them) and a JSON file of needles,
-and imports nothing of attnscope.
+folder (`full_attention_heads.tsv` and `config.json`, as DuoAttention's own code writes them) and a JSON file of
+needles, and imports nothing of attnscope.
 """
 
 from __future__ import annotations
