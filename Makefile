@@ -3,13 +3,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: report test lint type bench bench-gpu test-gpu explore notebooks schema clean
+.PHONY: report test test-kvpress lint type bench bench-gpu test-gpu explore notebooks schema clean
 
 report: $(STAMP)
 	$(BIN)/attnscope report --out runs/pocket
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# kvpress needs an older transformers, so it has an environment of its own
+test-kvpress: $(STAMP)
+	test -x .venv-kvpress/bin/python || $(PYTHON) -m venv .venv-kvpress
+	.venv-kvpress/bin/pip install -q -r tests/consumers/kvpress/requirements.txt
+	$(BIN)/python tests/consumers/kvpress/prepare.py runs/kvpress
+	.venv-kvpress/bin/python tests/consumers/kvpress/run.py data/pocket runs/kvpress/pattern runs/kvpress/needles.json \
+		--out runs/kvpress/figures.json --assert-budget 0.25
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

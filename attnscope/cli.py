@@ -84,6 +84,10 @@ def report(
     sinks: Annotated[
         bool | None, typer.Option("--sinks/--no-sinks", help="Add a sink report.", show_default="up to 4,096 tokens")
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Share of KV heads that stay full in the decode plan.", show_default="by what heads need"),
+    ] = None,
     retrieval: Annotated[bool, typer.Option("--retrieval/--no-retrieval", help="Add a retrieval report.")] = True,
     frequency: Annotated[bool, typer.Option("--frequency/--no-frequency", help="Add frequency chunks.")] = True,
     batch_tokens: options.BatchTokens = 8192,
@@ -111,6 +115,7 @@ def report(
             seed,
             mode=mode,  # type: ignore[arg-type]
             sinks=sinks,
+            budget=budget,
             retrieval=retrieval,
             frequency=frequency,
         )

@@ -75,6 +75,8 @@ class ReportPlan:
             None takes it up to SINKS_UP_TO tokens a prompt, and not under a screen.
         retrieval: whether a written report holds a retrieval report (without ablations), on needles of
             `needle_length` tokens.
+        budget: share of KV heads that stay full in the decode plan, the best by retrieval, then induction; None goes by
+            what each head needs.
         frequency: whether a written report holds a frequency report, on prompts of 1,024 tokens.
 
     Raises:
@@ -99,12 +101,15 @@ class ReportPlan:
     needle_draws: int = 5
     mode: Literal["exact", "screen"] = "exact"
     sinks: bool | None = None
+    budget: float | None = None
     retrieval: bool = True
     frequency: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in ("exact", "screen"):
             raise TaskError("mode of a report", found=repr(self.mode), expected="'exact' or 'screen'")
+        if self.budget is not None and not 0 <= self.budget <= 1:
+            raise TaskError("budget of full KV heads", found=self.budget, expected="a share of all KV heads, 0 to 1")
 
     def wants_sinks(self, tokens: int) -> bool:
         """Return whether a report on prompts of this many tokens holds a sink report."""

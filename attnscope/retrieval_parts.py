@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from .analyses.kv_choice import group_max
+from .core.errors import UnsupportedModelError
 from .core.ids import HeadId
-from .core.retrieval_report import AblationStep
+from .core.retrieval_report import AblationStep, BudgetPoint
 from .core.stages import Stages
 from .core.track import Track
+from .decoding.evaluate import BudgetPlan, budget_accuracy
 from .engine.ablation_curve import ablation_curve
 from .engine.accuracy import token_accuracy
 from .engine.collect import collect
@@ -121,6 +124,39 @@ class RetrievalParts:
                 found.append(self.stages.keep(f"without-{count}-{mode}", AblationStep, measure))
         return tuple(found), None
 
+    def budgets(self, statistics: dict[str, xr.Dataset]) -> tuple[tuple[BudgetPoint, ...], str | None]:
+        """Needle accuracy with the best KV heads full and all others streaming, or why it was not measured."""
+        info, lengths = self.scope.info, self.plan.budget_lengths(self.scope.info)
+        if not lengths:
+            return (), "heads were not ablated (causal=False), or no budgets were asked for"
+        if "needle" not in statistics:
+            return (), "no needle was answered, so there is nothing to keep"
+        scores = [statistics["needle"].retrieval.mean("prompt").values]
+        scores += [statistics["razor"].razor_induction.mean("prompt").values] if "razor" in statistics else []
+        keys = [group_max(table, info.n_kv_heads) for table in scores]
+        plan = BudgetPlan(self.plan.budgets, self.plan.budget_draws, seed=self.plan.seed)
+        found: list[BudgetPoint] = []
+        for length in lengths:
+            prompts = self.plan.budget_grid(length).build(self.scope.tokenizer)
+            with self.track(f"Streaming KV heads, {length:,} tokens", len(prompts)) as advance:
+                shown = _shown(advance)
+                try:
+                    found += self.stages.keep(
+                        f"budgets-{length}",
+                        list[BudgetPoint],
+                        lambda prompts=prompts, shown=shown: budget_accuracy(  # type: ignore[misc]
+                            self.scope,
+                            prompts,
+                            keys,
+                            plan,
+                            implementation=self.options["implementation"],
+                            progress=shown,
+                        ),
+                    )
+                except UnsupportedModelError as error:
+                    return (), str(error)
+        return tuple(found), None
+
     def _collected(self, name: str, what: str, prompts: Any, collectors: list[str]) -> xr.Dataset:
         with self.track(what, sum(map(len, prompts["input_ids"]))) as advance:
             return self.stages.keep_dataset(
@@ -129,3 +165,7 @@ class RetrievalParts:
                     self.scope, prompts, collectors, **self.options, progress=lambda done, _: advance(done)
                 ),
             )
+
+
+def _shown(advance: Any) -> Any:
+    return lambda done, total: advance(done)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from .core.errors import TaskError
 from .core.model_info import ModelInfo
+from .decoding.evaluate import BUDGETS
 from .engine.ablation_curve import COUNTS
 from .tasks.needle_grid import DEPTHS, NeedleGrid
 from .tasks.passages import Passages
@@ -40,6 +41,9 @@ class RetrievalPlan:
         ablated: needles that heads are ablated on, at most.
         counts: how many heads are ablated together.
         draws: random controls of each step.
+        budgets: shares of KV heads that stay full, in the measurement of sparse decoding; it needs `causal`.
+        budget_needles: other needles that this is measured on, at the shortest and the longest length.
+        budget_draws: random choices of full KV heads.
         seed: of prompts and controls.
 
     Raises:
@@ -67,13 +71,19 @@ class RetrievalPlan:
     ablated: int = 20
     counts: tuple[int, ...] = COUNTS
     draws: int = 5
+    budgets: tuple[float, ...] = BUDGETS
+    budget_needles: int = 20
+    budget_draws: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
         least = {"repeats": 1, "decode_steps": 0, "passages": 1, "echoes": 1, "period": 2, "patterns": 1, "ablated": 1}
+        least |= {"budget_needles": 1, "budget_draws": 1}
         for field, low in (least | {"draws": 1}).items():
             if getattr(self, field) < low:
                 raise TaskError(f"retrieval plan, {field}", found=getattr(self, field), expected=f"at least {low}")
+        if not all(0 < budget <= 1 for budget in self.budgets):
+            raise TaskError("retrieval plan, budgets", found=self.budgets, expected="shares above 0, up to 1")
         if not self.counts or min(self.counts) < 1:
             raise TaskError("retrieval plan, counts", found=self.counts, expected="numbers of heads, 1 or more")
 
@@ -99,6 +109,18 @@ class RetrievalPlan:
             )
         return NeedleGrid(
             lengths, self.depths, self.repeats, self.kind, self.others, self.haystack, self.needles, self.seed
+        )
+
+    def budget_lengths(self, info: ModelInfo) -> tuple[int, ...]:
+        """Return the lengths at which sparse decoding is measured."""
+        lengths = self.grid(info).lengths
+        return tuple(sorted({min(lengths), max(lengths)})) if self.causal and self.budgets else ()
+
+    def budget_grid(self, length: int) -> NeedleGrid:
+        """Return the needles of one length that sparse decoding is measured on, none of them seen by a score."""
+        repeats = max(1, -(-self.budget_needles // len(self.depths)))
+        return NeedleGrid(
+            (length,), self.depths, repeats, self.kind, self.others, self.haystack, self.needles, self.seed + 1000
         )
 
     def passage_task(self, info: ModelInfo) -> Passages:
@@ -132,4 +154,6 @@ def planned_tokens(plan: RetrievalPlan, info: ModelInfo) -> int:
     if plan.causal:
         share = min(1.0, plan.ablated / grid.n)
         seen += round(needles * share) * 2 * len(plan.counts) * (1 + plan.draws)
+    for length in plan.budget_lengths(info):
+        seen += plan.budget_grid(length).n * (length + 40 * len(plan.budgets) * (1 + plan.budget_draws))
     return int(seen)

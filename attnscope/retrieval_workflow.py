@@ -17,6 +17,7 @@ from .engine.accuracy import token_accuracy
 from .engine.batches import check_prompts, fingerprint
 from .models._loading import load, require_causal
 from .provenance import provenance
+from .reports.decode_plan import RECENT_TOKENS, SINK_TOKENS
 from .reports.retrieval import agreements, cells, head_rows, ranked, settled
 from .retrieval_parts import RetrievalParts
 from .retrieval_plan import THRESHOLD, RetrievalPlan
@@ -136,6 +137,7 @@ def measure_retrieval(
     scores = statistics["needle"].retrieval.values if len(kept) else np.zeros((0, 0, 0))
     ranking = ranked(info, scores)
     curve, without = measured.curve(forced.select(kept[: plan.ablated]) if len(kept) else None, ranking, rows)
+    budgets, unmeasured = measured.budgets(statistics)
     sets = {"needle": (grid, prompts), **measured.sets}
     report = RetrievalReport(
         model=info,
@@ -150,7 +152,10 @@ def measure_retrieval(
         threshold=THRESHOLD,
         curve=curve,
         curve_missing=without,
-        budgets_missing="this report does not measure it",
+        budgets=budgets,
+        budgets_missing=unmeasured,
+        sink_tokens=SINK_TOKENS if budgets else None,
+        recent_tokens=RECENT_TOKENS if budgets else None,
         provenance=provenance(scope, plan.seed, sets, _ran(statistics), command, notes),
         notes=notes,
     )

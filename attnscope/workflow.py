@@ -109,7 +109,7 @@ def report(
             ).assign_attrs(prompt_set=part.name)
     provenance = _provenance(scope, plan, parts, chosen_sets, set(given), statistics, command)
     token = scope.tokenizer.decode if scope.tokenizer is not None else str
-    draft = build(scope.info, statistics, provenance, decode_token=token, missing=missing)
+    draft = build(scope.info, statistics, provenance, decode_token=token, missing=missing, budget=plan.budget)
     checks = _causal_checks(scope, draft, chosen_sets, plan, implementation, batch_tokens, track)
     finished = draft.model_copy(update={"causal_checks": checks})
     if target is not None and partial is not None:

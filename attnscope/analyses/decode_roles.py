@@ -9,6 +9,10 @@ RULE = (
     "streaming where no query head of the group carries a content label and each spends at least {share:.0%} of its "
     "attention on the first token and the last {recent} tokens; full otherwise, also where that was not measured"
 )
+BUDGET_RULE = (
+    "{count} of {total} KV heads full, a budget of {budget:.4g}: the best by {scores}, each the largest of the KV "
+    "head's query heads; streaming otherwise"
+)
 
 
 def decode_role(labels: Sequence[Collection[str]], kept_mass: Sequence[float], least: float) -> tuple[str, str]:

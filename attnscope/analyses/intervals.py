@@ -1,8 +1,13 @@
-"""Bootstrap intervals of means over prompts."""
+"""Intervals: bootstrap of means over prompts, Wilson of proportions."""
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
+from scipy.stats import norm
+
+from ..core.errors import StatisticsError
 
 
 def bootstrap_mean(
@@ -36,3 +41,22 @@ def bootstrap_mean(
     if enough.any():
         bounds[:, enough] = np.nanquantile(means[:, enough], [tail, 1 - tail], axis=0)
     return bounds[0].reshape(values.shape[1:]), bounds[1].reshape(values.shape[1:])
+
+
+def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion; unlike a bootstrap, it does not vanish at 0 of n or n of n.
+
+    Raises:
+        StatisticsError: no trials, or more right answers than trials.
+
+    Example:
+        >>> [round(x, 3) for x in wilson(40, 40)]
+        [0.912, 1.0]
+    """
+    if n < 1 or not 0 <= right <= n:
+        raise StatisticsError("right answers", found=f"{right} of {n}", expected="0 to n of at least one")
+    z = float(norm.ppf(0.5 + level / 2))
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -39,6 +39,10 @@ class Edit:
         """Return the call that attention is computed from."""
         return call
 
+    def anew(self, call: AttentionCall) -> list[int]:
+        """Return the query heads whose outputs `output` computes without reading them; attention may leave them out."""
+        return []
+
     def output(self, call: AttentionCall, z: Tensor, attend: Attend = attend) -> Tensor:
         """Return the heads' outputs `[B, H, Tq, Dv]` that the output projection reads.
 

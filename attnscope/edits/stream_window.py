@@ -58,13 +58,18 @@ class StreamWindow(Edit):
                 expected="0 or more and 1 or more",
             )
 
-    def output(self, call: AttentionCall, z: Tensor, attend: Attend = attend) -> Tensor:
-        """Compute the chosen heads anew."""
+    def anew(self, call: AttentionCall) -> list[int]:
+        """Return the chosen heads of a layer, or none where the window hides nothing."""
         h = call.q.shape[1]
         chosen = list(range(h)) if self.heads is None else heads_of(self.heads, call.layer)
         if chosen and not 0 <= chosen[0] <= chosen[-1] < h:
             raise UnknownHeadError(f"heads {chosen} of layer {call.layer}", expected=f"query heads below {h}")
-        if not chosen or call.k.shape[2] <= self.recent:
+        return chosen if call.k.shape[2] > self.recent else []
+
+    def output(self, call: AttentionCall, z: Tensor, attend: Attend = attend) -> Tensor:
+        """Compute the chosen heads anew."""
+        chosen = self.anew(call)
+        if not chosen:
             return z
         part = call.select(chosen)
         keys_only = all_counted(part).replace(sink_logits=None, head_output=None)

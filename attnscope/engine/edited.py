@@ -68,11 +68,13 @@ def edited(
     def tap(call: AttentionCall) -> Tensor:
         for edit in edits:
             call = edit.call(call)
-        result = attend(call, want, implementation)
-        assert result.output is not None
-        if listen is not None:
+        if listen is None:
+            z = _attend_unless(call, {head for edit in edits for head in edit.anew(call)}, implementation)
+        else:
+            result = attend(call, want, implementation)
+            assert result.output is not None
             listen(call, result)
-        z = result.output
+            z = result.output
         for edit in edits:
             z = edit.output(call, z, again)
         return z
@@ -88,3 +90,17 @@ def edited(
     wanted = list(dict.fromkeys([*(site for edit in edits for site in edit.sites), *sites]))
     with scope.attach(tap, streams if wanted else None, wanted):
         yield
+
+
+def _attend_unless(call: AttentionCall, left_out: set[int], implementation: str) -> Tensor:
+    """Return z `[B, H, Tq, Dv]`, 0 in the heads that an edit computes anew."""
+    kept = [head for head in range(call.q.shape[1]) if head not in left_out]
+    if not kept:
+        return call.q.new_zeros(*call.q.shape[:3], call.v.shape[3])
+    output = attend(call.select(kept) if left_out else call, NOTHING, implementation).output
+    assert output is not None
+    if not left_out:
+        return output
+    z = output.new_zeros(*call.q.shape[:3], call.v.shape[3])
+    z[:, kept] = output
+    return z

@@ -16,9 +16,9 @@ from attnscope_kernels import AttentionCall, Result, TopKeys, Want
 from ..core import statistics
 from ..core.errors import TaskError
 from ..core.names import Variable
-from ..models._cache import cache_arguments
 from .batches import PromptSet, check_prompts, fingerprint, make_batch
 from .forward import forward
+from .prefix import cache_argument, new_cache
 
 if TYPE_CHECKING:
     from ..core.batch import Batch
@@ -122,7 +122,7 @@ def _generate(
     model, ids = scope.model, batch.input_ids
     ends = _ends(scope)
     generated: list[int] = []
-    cache = cache_arguments(model)
+    cache = {cache_argument(model): new_cache(), "use_cache": True}
     if ids.shape[1] > 1:
         with forward(scope, batch, edits, implementation=implementation):
             model(input_ids=ids[:, :-1], logits_to_keep=1, **cache)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from ..analyses.decode_roles import RULE, decode_role, kept_mass
 from ..analyses.intervals import bootstrap_mean
 from ..analyses.sinks import outlier_dimensions, sink_tokens
 from ..analyses.taxonomy import RULES, Rule, classify
@@ -15,12 +14,10 @@ from ..core.model_info import ModelInfo
 from ..core.names import SCORES
 from ..core.report import (
     CausalCheck,
-    DecodePlan,
     Evidence,
     HeadRecord,
     HeadReport,
     Interval,
-    KVHeadRecord,
     Label,
     Measured,
     Missing,
@@ -28,6 +25,7 @@ from ..core.report import (
     Provenance,
     SinkToken,
 )
+from .decode_plan import plan_by_need, plan_under_budget
 
 PROMPT_SET_OF: dict[str, str] = {
     "first_token_mass": "text",
@@ -50,7 +48,6 @@ PROMPT_SET_OF: dict[str, str] = {
 }
 """Which prompt set a score comes from."""
 
-SINK_TOKENS, RECENT_TOKENS, LEAST_KEPT = 4, 64, 0.9
 MAX_SINKS, MAX_OUTLIERS = 200, 16
 
 
@@ -63,6 +60,7 @@ def build(
     causal_checks: Sequence[CausalCheck] = (),
     missing: Mapping[str, str] | None = None,
     rules: Sequence[Rule] = RULES,
+    budget: float | None = None,
 ) -> HeadReport:
     """Classify every head.
 
@@ -74,9 +72,11 @@ def build(
         causal_checks: ablations that were run.
         missing: score → reason why it was not measured.
         rules: the taxonomy.
+        budget: share of KV heads that stay full in the decode plan, 0..1; None goes by what each head needs.
 
     Raises:
-        StatisticsError: a prompt set lacks a variable that the report needs.
+        StatisticsError: a prompt set lacks a variable that the report needs, or nothing ranks KV heads under a budget.
+        TaskError: the budget is not within 0..1.
     """
     evidence = _all_evidence(info, statistics, dict(missing or {}))
     records = tuple(_record(info, layer, head, evidence, rules) for layer, head in info.heads)
@@ -85,7 +85,7 @@ def build(
     return HeadReport(
         model=info,
         records=records,
-        decode=_decode_plan(info, records, text),
+        decode=plan_by_need(info, records, text) if budget is None else plan_under_budget(info, records, budget),
         sink_rate=_sink_rates([data for data in (short, text) if data is not None]),
         sinks=_sinks(text, decode_token),
         outlier_dimensions=_outliers(text),
@@ -154,32 +154,6 @@ def _record(
         kv_head=info.kv_head(head),
         scores=scores,  # type: ignore[arg-type]
         labels=tuple(labels) or (Label(name="unclassified", rule="no rule holds"),),
-    )
-
-
-def _decode_plan(info: ModelInfo, records: Sequence[HeadRecord], text: xr.Dataset | None) -> DecodePlan:
-    kept: dict[tuple[int, int], float] = {}
-    for record in records:
-        kept[record.id] = float("nan")
-        first = record.scores["first_token_mass"]
-        if text is not None and "mass_by_distance" in text and isinstance(first, Measured):
-            profile = text.mass_by_distance.sel(layer=record.layer, head=record.head)
-            near = dict(zip(profile.distance_bin.values.tolist(), profile.values.tolist(), strict=True))
-            kept[record.id] = kept_mass(first.value, near, RECENT_TOKENS)
-    kv_heads = []
-    for layer in info.attention_layers:
-        for kv_head in range(info.n_kv_heads):
-            group = [r for r in records if (r.layer, r.kv_head) == (layer, kv_head)]
-            role, reason = decode_role(
-                [{label.name for label in r.labels} for r in group], [kept[r.id] for r in group], LEAST_KEPT
-            )
-            kv_heads.append(KVHeadRecord(layer=layer, kv_head=kv_head, role=role, reason=reason))  # type: ignore[arg-type]
-    return DecodePlan(
-        rule=RULE.format(share=LEAST_KEPT, recent=RECENT_TOKENS),
-        sink_tokens=SINK_TOKENS,
-        recent_tokens=RECENT_TOKENS,
-        full_fraction=sum(item.role == "full" for item in kv_heads) / len(kv_heads),
-        kv_heads=tuple(kv_heads),
     )
 
 

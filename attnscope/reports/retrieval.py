@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from ..analyses.intervals import wilson
 from ..analyses.retrieval import stability, top_heads
 from ..core.ids import HeadId
 from ..core.model_info import ModelInfo
-from ..core.report import Missing
+from ..core.report import Interval, Missing
 from ..core.retrieval_report import (
     AblationStep,
+    BudgetPoint,
     NeedleCell,
     RankingAgreement,
     RankingStability,
@@ -23,6 +25,18 @@ from .sinks import estimate
 
 PER_PROMPT = ("retrieval", "retrieval_decoded", "qr_score", "razor_echo", "razor_induction")
 COMPARED = ("retrieval", "retrieval_decoded", "qr_score", "razor_echo", "razor_induction")
+
+
+def proportion(right: np.ndarray) -> Estimate:
+    """Return a share of right answers with Wilson's interval.
+
+    Args:
+        right: `[n]` 0 or 1, n at least 1.
+    """
+    low, high = wilson(int(right.sum()), len(right))
+    return Estimate(
+        value=float(right.mean()), n=len(right), interval=Interval(low=low, high=high, method="Wilson over prompts")
+    )
 
 
 def cells(lengths: Sequence[int], depths: Sequence[float], answered: np.ndarray) -> tuple[NeedleCell, ...]:
@@ -36,9 +50,7 @@ def cells(lengths: Sequence[int], depths: Sequence[float], answered: np.ndarray)
     found = []
     for length, depth in sorted(set(zip(lengths, depths, strict=True))):
         own = [float(a) for n, d, a in zip(lengths, depths, answered, strict=True) if (n, d) == (length, depth)]
-        accuracy = estimate(np.array(own), "no prompts")
-        assert isinstance(accuracy, Estimate)
-        found.append(NeedleCell(length=length, depth=depth, accuracy=accuracy))
+        found.append(NeedleCell(length=length, depth=depth, accuracy=proportion(np.array(own))))
     return tuple(found)
 
 
@@ -147,15 +159,49 @@ def ablation_step(
         whole: `[P]` accuracy of the whole model.
         matched: whether controls came from the same layers.
     """
-    accuracy, change = estimate(ablated, "no prompts"), estimate(ablated - whole, "no prompts")
-    assert isinstance(accuracy, Estimate)
+    change = estimate(ablated - whole, "no prompts")
     assert isinstance(change, Estimate)
     return AblationStep(
         mode=mode,  # type: ignore[arg-type]
         heads=tuple(map(str, heads)),
-        accuracy=accuracy,
+        accuracy=proportion(ablated),
         change=change,
         control=estimate(controls.mean(0) if len(controls) else np.zeros(0), "too few other heads"),
         control_draws=tuple(float(v) for v in controls.mean(1)),
         layer_matched=matched,
+    )
+
+
+def budget_point(
+    length: int,
+    budget: float,
+    full: Sequence[str],
+    right: np.ndarray,
+    whole: np.ndarray,
+    random: np.ndarray,
+    kept: float,
+) -> BudgetPoint:
+    """Return the accuracy with some KV heads full.
+
+    Args:
+        length: tokens a prompt.
+        budget: share of KV heads that are full.
+        full: their names.
+        right: `[P]` 0 or 1 under our choice.
+        whole: `[P]` with all full.
+        random: `[draws, P]` under random choices of as many.
+        kept: share of the cache that is kept, 0..1.
+    """
+    change = estimate(right - whole, "no prompts")
+    assert isinstance(change, Estimate)
+    draws = random.mean(1) if len(random) else np.zeros(0)
+    return BudgetPoint(
+        length=length,
+        budget=budget,
+        full=tuple(full),
+        accuracy=proportion(right),
+        change=change,
+        control=estimate(draws, "no random choices"),
+        control_draws=tuple(float(v) for v in draws),
+        kept=kept,
     )

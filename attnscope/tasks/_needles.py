@@ -122,6 +122,7 @@ def lay(
         "input_ids": ids,
         "answer_ids": list(asked.answer),
         "source_positions": source,
+        "question_position": len(ids) - len(asked.question),
         "length": len(ids) + len(asked.answer),
         "depth": float(needles[0][0]),
     }

@@ -19,9 +19,9 @@ class Needle:
     """Retrieval from a long context: a needle at a given depth of a haystack, and its beginning as the question.
 
     Columns: `input_ids` (the prompt with BOS, without the answer), `answer_ids`, `prompt`, `answer`,
-    `source_positions` (where in `input_ids` each answer token stands inside the needle), `depth` (from 0 to 1),
-    `length` (tokens of prompt and answer together), `kind`, `template`. The ids are concatenated piece by piece,
-    so the source positions are known, never searched for.
+    `source_positions` (where in `input_ids` each answer token stands inside the needle), `question_position` (where
+    the question begins), `depth` (from 0 to 1), `length` (tokens of prompt and answer together), `kind`, `template`.
+    The ids are concatenated piece by piece, so the positions are known, never searched for.
 
     Raises `TaskError` if the haystack is too short for the length, or a parameter is out of range.
 
@@ -101,6 +101,7 @@ class Needle:
             "prompt": tokenizer.decode(ids[bos:]),
             "answer": made.value,
             "source_positions": list(range(first, first + len(value))),
+            "question_position": len(ids) - len(stem),
             "depth": float(depth),
             "length": len(ids) + len(value),
             "kind": made.kind,

@@ -39,6 +39,7 @@ def test_report_writes_a_run(finished: Path) -> None:
         "heads.parquet",
         "heads.csv",
         "sinks.json",
+        "frequency.json",
         "statistics",
     }
     assert not finished.with_name("planted.partial").exists()

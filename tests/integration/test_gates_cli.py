@@ -19,7 +19,7 @@ def test_a_run_holds_gates_of_the_embedded_model(method: str, name: str, tmp_pat
     result = run("gates", "--method", method, "--steps", "2", *SMALL, "--out", out)
     assert result.exit_code == 0, result.output
     assert "8 layers × 4 KV heads" in result.stderr
-    assert "2 steps of 128 tokens" in result.stderr
+    assert "2 steps of 128 tokens" in " ".join(result.stderr.split())
     assert "multiply-adds" in result.stderr
     assert "KV 3" in result.stdout
     assert str(out / "gates.json") in result.stdout.replace("\n", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,7 @@ TENSORS, CONFIG = "full_head.safetensors", "config.json"
 NAMES = ("full_head", "a", "b")
 EXPECTED = f"a folder with {TENSORS} and {CONFIG}"
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle")
-CONVERSION = """\
-import torch
-from safetensors.torch import save_file
-
-# Loading a .pt file can run code of whoever made it: do this where you trust the file.
-load = lambda name: torch.load(f"{name}.pt", map_location="cpu", weights_only=True)
-tensors = {name: torch.as_tensor(load(name)).detach().float().contiguous() for name in ("full_head", "a", "b")}
-save_file(tensors, "full_head.safetensors")  # beside config.json; then: attnscope import FOLDER --from lychee
-"""
+CONVERSION = (files(__package__) / "lychee_conversion.txt").read_text(encoding="utf-8")
 """What a user runs in an environment of their own to turn LycheeDecode's pickles into this format."""
 
 
