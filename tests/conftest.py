@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["COLUMNS"] = "300"  # rich reads it when a console is made; test workers set 80
 
 import pytest
 import torch
