@@ -68,7 +68,7 @@ class RetrievalPlan:
     patterns: int = 4
     patterns_length: int = 1024
     causal: bool = True
-    ablated: int = 20
+    ablated: int = 15
     counts: tuple[int, ...] = COUNTS
     draws: int = 5
     budgets: tuple[float, ...] = BUDGETS

@@ -136,7 +136,7 @@ def measure_retrieval(
     rows = head_rows(info, statistics, missing)
     scores = statistics["needle"].retrieval.values if len(kept) else np.zeros((0, 0, 0))
     ranking = ranked(info, scores)
-    curve, without = measured.curve(forced.select(kept[: plan.ablated]) if len(kept) else None, ranking, rows)
+    curve, without = measured.curve(forced.select(_spread(kept, plan.ablated)) if len(kept) else None, ranking, rows)
     budgets, unmeasured = measured.budgets(statistics)
     sets = {"needle": (grid, prompts), **measured.sets}
     report = RetrievalReport(
@@ -170,3 +170,8 @@ def _answered(scope: Scope, prompts: Any, options: dict[str, Any], advance: Any)
 
 def _ran(statistics: dict[str, xr.Dataset]) -> list[str]:
     return [str(data.attrs["implementation"]) for data in statistics.values() if "implementation" in data.attrs]
+
+
+def _spread(indices: np.ndarray, n: int) -> np.ndarray:
+    """Return n of the indices at even steps, so that every length and depth is among them."""
+    return indices[np.unique(np.linspace(0, len(indices) - 1, min(n, len(indices))).round().astype(int))]
