@@ -109,8 +109,11 @@ def ranked(info: ModelInfo, scores: np.ndarray) -> list[HeadId]:
 
 
 def settled(scores: np.ndarray, k: int = 20) -> RankingStability | Missing:
-    """Return how many trials the top heads need, or why that cannot be said."""
-    found = stability(scores, k=k)
+    """Return how many trials the top heads need, or why that cannot be said; heads that never score have no rank."""
+    scoring = int((np.nan_to_num(scores).sum(0) > 0).sum())
+    if not scoring and len(scores):
+        return Missing(reason="no head scored on any needle")
+    found = stability(scores, k=min(k, max(1, scoring)))
     if found is None:
         return Missing(reason="fewer than two needles were answered")
     return RankingStability(k=found.k, trials=found.trials, overlap=found.overlap, low=found.low, settled=found.settled)

@@ -239,6 +239,10 @@ def test_a_report_without_answers_gives_reasons_not_zeros(pocket: Any) -> None:
     assert ranked(pocket.info, np.zeros((0, 0, 0))) == []
     assert settled(np.zeros((0, 0, 0))) == Missing(reason="fewer than two needles were answered")
     assert agreements(rows, 4) == ()
+    assert settled(np.zeros((3, 2, 4))) == Missing(reason="no head scored on any needle")
+    one = np.zeros((5, 2, 4))
+    one[:, 1, 2] = 1
+    assert settled(one).k == 1  # type: ignore[union-attr]
 
 
 def test_cells_are_means_over_their_prompts() -> None:
