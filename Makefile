@@ -9,7 +9,7 @@ report: $(STAMP)
 	$(BIN)/attnscope report --out runs/pocket
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 # kvpress needs an older transformers, so it has an environment of its own
 test-kvpress: $(STAMP)

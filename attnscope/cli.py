@@ -89,6 +89,9 @@ def report(
         typer.Option(help="Share of KV heads that stay full in the decode plan.", show_default="by what heads need"),
     ] = None,
     retrieval: Annotated[bool, typer.Option("--retrieval/--no-retrieval", help="Add a retrieval report.")] = True,
+    gates: Annotated[
+        str | None, typer.Option(help="Train gates too: duo_attention, hardkuma or both with a comma; takes minutes.")
+    ] = None,
     frequency: Annotated[bool, typer.Option("--frequency/--no-frequency", help="Add frequency chunks.")] = True,
     batch_tokens: options.BatchTokens = 8192,
     seed: options.Seed = 0,
@@ -117,6 +120,7 @@ def report(
             sinks=sinks,
             budget=budget,
             retrieval=retrieval,
+            gates=() if gates is None else tuple(gates.split(",")),  # type: ignore[arg-type]
             frequency=frequency,
         )
         loading: dict[str, Any] = {

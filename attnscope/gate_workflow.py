@@ -36,6 +36,7 @@ def train_run(
     plan: GatePlan | None = None,
     *,
     out: str | Path | None = None,
+    partial: Path | None = None,
     prompts: Any = None,
     checks: Any = None,
     implementation: str = "auto",
@@ -51,6 +52,7 @@ def train_run(
         scope: a loaded causal model; None loads the embedded one.
         plan: what to train.
         out: write a run folder there.
+        partial: keep the checkpoint in this folder instead.
         prompts: your own training prompts with `input_ids`, `query_positions` and `target_ids`.
         checks: your own held-out prompts with the same columns; without them, own training prompts are not checked.
         implementation: kernel implementation of the check (training goes through attention that has gradients).
@@ -70,7 +72,8 @@ def train_run(
     scope, plan, track = scope or load(), plan or GatePlan(), track or silent
     require_causal(scope, "training gates")
     target = check_gate_run(out) if out is not None else None
-    partial = target.with_name(f"{target.name}.partial") if target is not None else None
+    if target is not None:
+        partial = target.with_name(f"{target.name}.partial")
     info, method = scope.info, plan.settings(scope.info)
     task = Passkeys(n=plan.prompts, seed=plan.seed, length=plan.length(info), needles=plan.needles)
     held = Needle(n=max(1, plan.checked), seed=plan.seed, length=plan.checked_length(info))

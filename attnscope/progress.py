@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .quick_plans import quick_frequency, quick_retrieval, quick_sinks
+from .gate_plan import cost as gate_cost
+from .quick_plans import quick_frequency, quick_gates, quick_retrieval, quick_sinks
 from .report_plan import ReportPlan, sections
 from .retrieval_plan import RetrievalPlan, planned_tokens
 from .sink_plan import SinkPlan, passes
@@ -100,6 +101,8 @@ def _extra_passes(info: ModelInfo, plan: ReportPlan, has_tokenizer: bool) -> lis
     if plan.retrieval and has_tokenizer:
         length = quick_retrieval(plan, info).grid_length
         found.append((-(-planned_tokens(quick_retrieval(plan, info), info) // length), length))
+    for gates in quick_gates(plan):
+        found.append((-(-gate_cost(info, gates)[0] // gates.length(info)), gates.length(info)))
     if plan.frequency:
         quick = quick_frequency(plan, info)
         found.append((2 * quick.prompts, quick.context_for(info)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .core.model_info import ModelInfo
 from .frequency_plan import FrequencyPlan
+from .gate_plan import GatePlan
 from .report_plan import ReportPlan
 from .retrieval_plan import RetrievalPlan
 from .sink_plan import SinkPlan
@@ -29,6 +30,11 @@ def quick_retrieval(plan: ReportPlan, info: ModelInfo) -> RetrievalPlan:
         causal=False,
         seed=plan.seed,
     )
+
+
+def quick_gates(plan: ReportPlan) -> tuple[GatePlan, ...]:
+    """Return the plans of the gates that were asked for."""
+    return tuple(GatePlan(method=method, seed=plan.seed) for method in plan.gates)
 
 
 def quick_frequency(plan: ReportPlan, info: ModelInfo) -> FrequencyPlan:

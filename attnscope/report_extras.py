@@ -10,12 +10,14 @@ import xarray as xr
 
 from .core.errors import TaskError, UnsupportedModelError
 from .core.frequency_report import FrequencyReport
+from .core.gate_report import STATISTICS, GateReport
 from .core.report import Missing
 from .core.retrieval_report import RetrievalReport
 from .core.sink_report import SinkReport
 from .core.track import Track
 from .frequency_workflow import measure_frequency
-from .quick_plans import SINK_PROMPTS, quick_frequency, quick_retrieval, quick_sinks
+from .gate_workflow import train_run
+from .quick_plans import SINK_PROMPTS, quick_frequency, quick_gates, quick_retrieval, quick_sinks
 from .report_plan import ReportPlan
 from .retrieval_workflow import measure_retrieval
 from .sink_workflow import sink_report
@@ -31,12 +33,14 @@ class Extras:
     sinks: SinkReport | None = None
     retrieval: RetrievalReport | Missing | None = None
     frequency: FrequencyReport | Missing | None = None
+    gates: tuple[GateReport, ...] = ()
     statistics: dict[str, xr.Dataset] = field(default_factory=dict)
 
     def files(self) -> dict[str, str]:
         """Return the reports as files of the run, by name."""
         named = {"sinks.json": self.sinks, "retrieval.json": self.retrieval, "frequency.json": self.frequency}
-        return {
+        gates = {f"gates-{part.method}.json": part.to_json() for part in self.gates}
+        return gates | {
             name: part.to_json() for name, part in named.items() if part is not None and not isinstance(part, Missing)
         }
 
@@ -85,7 +89,8 @@ def extras(
         )
     retrieval, statistics = _retrieval(scope, plan, partial, options)
     frequency, more = _frequency(scope, plan, partial, options)
-    return Extras(sinks, retrieval, frequency, statistics | more)
+    gates, trained = _gates(scope, plan, partial, options)
+    return Extras(sinks, retrieval, frequency, gates, statistics | more | trained)
 
 
 def _retrieval(
@@ -112,6 +117,17 @@ def _frequency(
         return measure_frequency(scope, quick, partial=_below(partial, "frequency"), **options)
     except (TaskError, UnsupportedModelError) as error:
         return Missing(reason=str(error)), {}
+
+
+def _gates(
+    scope: Scope, plan: ReportPlan, partial: Path | None, options: dict[str, Any]
+) -> tuple[tuple[GateReport, ...], dict[str, xr.Dataset]]:
+    reports, statistics = [], {}
+    for quick in quick_gates(plan):
+        report, data = train_run(scope, quick, partial=_below(partial, quick.method), **options)
+        reports.append(report)
+        statistics[STATISTICS[quick.method]] = data
+    return tuple(reports), statistics
 
 
 def _below(partial: Path | None, name: str) -> Path | None:

@@ -77,6 +77,7 @@ class ReportPlan:
             `needle_length` tokens.
         budget: share of KV heads that stay full in the decode plan, the best by retrieval, then induction; None goes by
             what each head needs.
+        gates: methods whose gates are trained, `duo_attention` and `hardkuma`; they cost minutes on a CPU.
         frequency: whether a written report holds a frequency report, on prompts of 1,024 tokens.
 
     Raises:
@@ -103,11 +104,15 @@ class ReportPlan:
     sinks: bool | None = None
     budget: float | None = None
     retrieval: bool = True
+    gates: tuple[Literal["duo_attention", "hardkuma"], ...] = ()
     frequency: bool = True
 
     def __post_init__(self) -> None:
         if self.mode not in ("exact", "screen"):
             raise TaskError("mode of a report", found=repr(self.mode), expected="'exact' or 'screen'")
+        unknown = [method for method in self.gates if method not in ("duo_attention", "hardkuma")]
+        if unknown:
+            raise TaskError("gates of a report", found=repr(unknown[0]), expected="'duo_attention' or 'hardkuma'")
         if self.budget is not None and not 0 <= self.budget <= 1:
             raise TaskError("budget of full KV heads", found=self.budget, expected="a share of all KV heads, 0 to 1")
 

@@ -125,7 +125,7 @@ def report(
             track=track,
             command=command,
         )
-        page = render(finished, statistics, more.sinks, more.retrieval, more.frequency)
+        page = render(finished, statistics, more.sinks, more.retrieval, more.frequency, more.gates)
         write_run(target, finished, statistics | more.statistics, {"report.html": page, **more.files()})
         shutil.rmtree(partial, ignore_errors=True)
     return finished

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.frequency_report import FrequencyReport
+from ..core.gate_report import GateReport
 from ..core.report import HeadReport, Missing
 from ..core.retrieval_report import RetrievalReport
 from ..core.sink_report import SinkReport
 from .frequency_html import frequency_figures, frequency_sections
-from .page import _evidence, _heads, _origin, _payload
+from .page import _evidence, _gates, _heads, _origin, _payload
 from .page import _markup as m
 from .page._shell import shell
 from .retrieval_html import retrieval_figures, retrieval_sections
@@ -37,6 +38,7 @@ def render(
     sink_report: SinkReport | None = None,
     retrieval_report: RetrievalReport | Missing | None = None,
     frequency_report: FrequencyReport | Missing | None = None,
+    gate_reports: Sequence[GateReport] = (),
 ) -> str:
     """Return the page.
 
@@ -46,6 +48,7 @@ def render(
         sink_report: the same model's sink report; its sections follow the head report's own sinks.
         retrieval_report: the same model's retrieval report, after the causal checks, or why there is none.
         frequency_report: the same model's frequency chunks, after the profiles, or why there are none.
+        gate_reports: the same model's trained gates, before the decode plan.
     """
     data = _payload.payload(report, statistics)
     nav = list(NAV)
@@ -76,6 +79,7 @@ def render(
         _evidence.residual_section(report, statistics),
         _evidence.profiles_section(report, statistics),
         *frequency,
+        _gates.gates_section(gate_reports),
         _evidence.decode_section(report),
         _origin.rules_section(report),
         _origin.missing_section(report),

@@ -100,7 +100,7 @@ def full_run(path: Path, seed: int = 0, only: tuple[str, ...] | None = None) -> 
         ),
         "hardkuma_gates": made(
             [(variable(f"hardkuma_{x}", *gate), 0.2 + 3 * rng.random((layers, kv))) for x in "ab"],
-            sink_tokens=8, recent_tokens=32, steps=30, target_heads=3,
+            sink_tokens=8, recent_tokens=32, steps=30, target=3 / (layers * kv),
         ),
         "patterns": made(
             [

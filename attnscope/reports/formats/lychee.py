@@ -107,7 +107,7 @@ class Lychee:
             "sink_size": int(data.attrs["sink_tokens"]),
             "recent_size": int(data.attrs["recent_tokens"]),
             "num_steps": int(data.attrs["steps"]),
-            "target_heads": int(data.attrs["target_heads"]),
+            "target_heads": round(float(data.attrs["target"]) * data["hardkuma_a"].size),
             "attnscope": {
                 "rule": "b*B(1+1/a,b) > 0.5, layer 0 forced",
                 "version": run.report.provenance.attnscope_version,
