@@ -151,7 +151,7 @@ def test_build_gives_a_dataset_with_the_promised_columns(tokenizer):
     assert set(Recall(n=2).build(tokenizer).column_names) == common | {"entity", "relation", "wording"}
     assert set(Reasoning(n=2).build(tokenizer).column_names) == common | {"kind", "steps"}
     assert set(Needle(n=2, length=256).build(tokenizer).column_names) == common | {
-        "source_positions", "depth", "length", "kind", "template",
+        "source_positions", "question_position", "depth", "length", "kind", "template",
     }  # fmt: skip
 
 
