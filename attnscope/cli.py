@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +12,7 @@ from . import cli_options as options
 from .cli_formats import compare, export, import_
 from .cli_frequency import frequency
 from .cli_gates import gates
-from .cli_options import USER_ERROR, err, exit_codes, out, run_name
+from .cli_options import USER_ERROR, command_line, err, exit_codes, out, resumable, run_name, written
 from .cli_retrieval import retrieval
 from .cli_sinks import sinks
 from .cli_verify import verify_paper
@@ -98,8 +96,7 @@ def report(
 ) -> None:
     """Say what every attention head does, and write a report (HTML, JSON, tables, statistics)."""
     folder = out_ if out_ is not None else Path("runs") / run_name(model, config, random_weights)
-    resume = f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
-    with exit_codes(resume):
+    with exit_codes(resumable(folder)):
         from .core.run_directory import check_writable
         from .models._loading import load, outline
         from .present.text import summary
@@ -148,10 +145,10 @@ def report(
                 implementation=implementation,
                 batch_tokens=batch_tokens,
                 track=track,
-                command=shlex.join(["attnscope", *sys.argv[1:]]),
+                command=command_line(),
             )
         out.print(summary(finished))
-        out.print(f"report: {(folder / 'report.html').absolute()}", soft_wrap=True, highlight=False, markup=False)
+        written("report", folder / "report.html")
 
 
 @app.command()

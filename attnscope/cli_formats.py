@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import exit_codes, out
+from .cli_options import exit_codes, out, written
 from .reports.formats import formats
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def export(
         source = read_head_file(given) if is_head_file(given) else open_any_run(given)
         file, place = export_heads(source, to, out_, options)
         out.print(head_file_text(file))
-        _say(to, place)
+        written(to, place)
 
 
 def import_(
@@ -62,7 +62,7 @@ def import_(
             file = fit(file, *_shape(model), model)
         _write_head_file(out_, file)
         out.print(head_file_text(file))
-        _say("head file", out_)
+        written("head file", out_)
 
 
 def compare(
@@ -102,11 +102,7 @@ def compare(
         out.print(comparison_text(found))
         for name, place in (("comparison", out_), ("figure", figure)):
             if place is not None:
-                _say(name, place)
-
-
-def _say(what: str, place: Path) -> None:
-    out.print(f"{what}: {place.absolute()}", soft_wrap=True, highlight=False, markup=False)
+                written(name, place)
 
 
 def _write_head_file(path: Path, file: HeadFile) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import cli_options as options
-from .cli_options import err, exit_codes, numbers, out, run_name
+from .cli_options import command_line, err, exit_codes, numbers, out, resumable, run_name, written
 
 
 def frequency(
@@ -42,7 +40,7 @@ def frequency(
 ) -> None:
     """Find the RoPE frequency chunks that pick each head's keys, and how well they do it, and write a report."""
     folder = out_ if out_ is not None else Path("runs") / f"{run_name(model, config, random_weights)}-frequency"
-    with exit_codes(f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."):
+    with exit_codes(resumable(folder)):
         from .core.frequency_run import check_frequency_run
         from .frequency_plan import TASKS, FrequencyPlan, frequency_cost
         from .models._loading import load
@@ -81,7 +79,7 @@ def frequency(
                 implementation=implementation,
                 batch_tokens=batch_tokens,
                 track=track,
-                command=shlex.join(["attnscope", *sys.argv[1:]]),
+                command=command_line(),
             )
         out.print(frequency_summary(finished))
-        out.print(f"report: {(folder / 'frequency.html').absolute()}", soft_wrap=True, highlight=False, markup=False)
+        written("report", folder / "frequency.html")

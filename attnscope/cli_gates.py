@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import cli_options as options
-from .cli_options import err, exit_codes, out, run_name
+from .cli_options import command_line, err, exit_codes, out, resumable, run_name, written
 
 
 def gates(
@@ -45,8 +43,7 @@ def gates(
 ) -> None:
     """Train gates that say which KV heads need the whole context; the model's weights stay as they are."""
     folder = out_ if out_ is not None else Path("runs") / f"{run_name(model, config, random_weights)}-gates"
-    resume = f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
-    with exit_codes(resume):
+    with exit_codes(resumable(folder)):
         from .core.gate_report import check_gate_run
         from .gate_plan import GatePlan, cost
         from .gate_workflow import train_run
@@ -97,7 +94,7 @@ def gates(
                 implementation=implementation,
                 batch_tokens=batch_tokens,
                 track=track,
-                command=shlex.join(["attnscope", *sys.argv[1:]]),
+                command=command_line(),
             )
         out.print(gates_summary(report))
-        out.print(f"gates: {(folder / 'gates.json').absolute()}", soft_wrap=True, highlight=False, markup=False)
+        written("gates", folder / "gates.json")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,21 @@ def exit_codes(on_interrupt: str = "Nothing was written.") -> Iterator[None]:
     except KeyboardInterrupt:
         err.print(f"interrupted. {on_interrupt}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def resumable(folder: Path) -> str:
+    """Return what to say after Ctrl-C of a command that goes on where it stopped."""
+    return f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
+
+
+def command_line() -> str:
+    """Return this command, for the provenance."""
+    return shlex.join(["attnscope", *sys.argv[1:]])
+
+
+def written(what: str, path: Path) -> None:
+    """Say where a result is."""
+    out.print(f"{what}: {path.absolute()}", soft_wrap=True, highlight=False, markup=False)
 
 
 def numbers(option: str, text: str, kind: type[_Number]) -> list[_Number]:

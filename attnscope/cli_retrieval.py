@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import cli_options as options
-from .cli_options import err, exit_codes, numbers, out, run_name
+from .cli_options import command_line, err, exit_codes, numbers, out, resumable, run_name, written
 
 
 def retrieval(
@@ -48,8 +46,7 @@ def retrieval(
 ) -> None:
     """Find retrieval heads by every published measure, ablate them beside random others, and write a report."""
     folder = out_ if out_ is not None else Path("runs") / f"{run_name(model, None, False)}-retrieval"
-    resume = f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
-    with exit_codes(resume):
+    with exit_codes(resumable(folder)):
         from .core.retrieval_run import check_retrieval_run
         from .models._loading import load
         from .present.retrieval_text import retrieval_summary
@@ -91,7 +88,7 @@ def retrieval(
                 implementation=implementation,
                 batch_tokens=batch_tokens,
                 track=track,
-                command=shlex.join(["attnscope", *sys.argv[1:]]),
+                command=command_line(),
             )
         out.print(retrieval_summary(finished))
-        out.print(f"report: {(folder / 'retrieval.html').absolute()}", soft_wrap=True, highlight=False, markup=False)
+        written("report", folder / "retrieval.html")

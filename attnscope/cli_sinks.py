@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import cli_options as options
-from .cli_options import err, exit_codes, out, run_name
+from .cli_options import command_line, err, exit_codes, out, resumable, run_name, written
 
 
 def sinks(
@@ -40,8 +38,7 @@ def sinks(
 ) -> None:
     """Find attention sinks and residual sinks, who writes them and what happens without them, and write a report."""
     folder = out_ if out_ is not None else Path("runs") / f"{run_name(model, config, random_weights)}-sinks"
-    resume = f"Repeat the command to go on where it stopped ({folder}.partial); {folder} is as it was."
-    with exit_codes(resume):
+    with exit_codes(resumable(folder)):
         from .core.errors import TaskError
         from .core.sink_run import check_sink_run
         from .models._loading import load
@@ -72,7 +69,7 @@ def sinks(
                 implementation=implementation,
                 batch_tokens=batch_tokens,
                 track=track,
-                command=shlex.join(["attnscope", *sys.argv[1:]]),
+                command=command_line(),
             )
         out.print(sink_summary(finished))
-        out.print(f"report: {(folder / 'sinks.html').absolute()}", soft_wrap=True, highlight=False, markup=False)
+        written("report", folder / "sinks.html")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import cli_options as options
-from .cli_options import err, exit_codes, out
+from .cli_options import command_line, err, exit_codes, out, written
 from .core.published import CLAIMS
 
 
@@ -68,9 +66,9 @@ def verify_paper(
             markup=False,
         )
         with tracker(err) as track:
-            command = shlex.join(["attnscope", *sys.argv[1:]])
+            command = command_line()
             finished = run(claim, scope, plan, track=track, command=command)
         out.print(verification_text(finished))
         if out_ is not None:
             write_comparison(out_, finished)
-            out.print(f"comparison: {out_.absolute()}", soft_wrap=True, highlight=False, markup=False)
+            written("comparison", out_)

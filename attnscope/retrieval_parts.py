@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from .analyses.kv_choice import group_max
+from .analyses.kv_choice import reduce_to_kv
 from .core.errors import UnsupportedModelError
 from .core.ids import HeadId
 from .core.retrieval_report import AblationStep, BudgetPoint
 from .core.stages import Stages
-from .core.track import Track
+from .core.track import Track, counted
 from .decoding.evaluate import BudgetPlan, budget_accuracy
 from .engine.ablation_curve import ablation_curve
 from .engine.accuracy import token_accuracy
@@ -50,7 +50,7 @@ class RetrievalParts:
                     prompts,
                     steps=self.plan.decode_steps,
                     implementation=self.options["implementation"],
-                    progress=lambda done, _: advance(done),
+                    progress=counted(advance),
                 ),
             )
 
@@ -62,7 +62,7 @@ class RetrievalParts:
         with self.track("Question-focused heads", 2 * sum(map(len, prompts["input_ids"]))) as advance:
             return self.stages.keep_dataset(
                 "qrhead",
-                lambda: qr_scores(self.scope, prompts, null, **self.options, progress=lambda done, _: advance(done)),
+                lambda: qr_scores(self.scope, prompts, null, **self.options, progress=counted(advance)),
             )
 
     def razor(self) -> xr.Dataset:
@@ -85,7 +85,7 @@ class RetrievalParts:
                     self.scope,
                     prompts,
                     implementation=self.options["implementation"],
-                    progress=lambda done, _: advance(done),
+                    progress=counted(advance),
                 ),
             )
 
@@ -133,13 +133,13 @@ class RetrievalParts:
             return (), "no needle was answered, so there is nothing to keep"
         scores = [statistics["needle"].retrieval.mean("prompt").values]
         scores += [statistics["razor"].razor_induction.mean("prompt").values] if "razor" in statistics else []
-        keys = [group_max(table, info.n_kv_heads) for table in scores]
+        keys = [reduce_to_kv(table, info.n_kv_heads) for table in scores]
         plan = BudgetPlan(self.plan.budgets, self.plan.budget_draws, seed=self.plan.seed)
         found: list[BudgetPoint] = []
         for length in lengths:
             prompts = self.plan.budget_grid(length).build(self.scope.tokenizer)
             with self.track(f"Streaming KV heads, {length:,} tokens", len(prompts)) as advance:
-                shown = _shown(advance)
+                shown = counted(advance)
                 try:
                     found += self.stages.keep(
                         f"budgets-{length}",
@@ -161,11 +161,5 @@ class RetrievalParts:
         with self.track(what, sum(map(len, prompts["input_ids"]))) as advance:
             return self.stages.keep_dataset(
                 name,
-                lambda: collect(
-                    self.scope, prompts, collectors, **self.options, progress=lambda done, _: advance(done)
-                ),
+                lambda: collect(self.scope, prompts, collectors, **self.options, progress=counted(advance)),
             )
-
-
-def _shown(advance: Any) -> Any:
-    return lambda done, total: advance(done)

@@ -16,7 +16,7 @@ from .core.report import Missing
 from .core.sink_report import ResidualSinks, SinkReport, WriteTest
 from .core.sink_run import check_sink_run, write_sink_run
 from .core.stages import Stages
-from .core.track import Track, silent
+from .core.track import Track, counted, percent, silent
 from .engine.batches import check_prompts, fingerprint
 from .engine.loss import next_token_loss
 from .engine.residual_sinks import residual_sinks
@@ -84,7 +84,7 @@ def sink_report(
     options: dict[str, Any] = {"implementation": implementation, "batch_tokens": batch_tokens}
     thresholds = Thresholds(mode=plan.mode)
     with track("Tracing sinks", sum(lengths)) as advance:
-        shown = _shown(advance)
+        shown = counted(advance)
         traced = stages.keep_dataset("trace", lambda: trace(scope, chosen, **options, progress=shown))
     found, untold = runs(traced, thresholds)
     with track("Reading who writes them", 1):
@@ -97,7 +97,7 @@ def sink_report(
     sinks, levels = joined(traced, evidence, untold, thresholds, chosen["input_ids"], decode)
     groups = _kinds([one.run for one in evidence], attention_sinks(traced, thresholds))
     with track("Heads that rest on sinks", sum(lengths)) as advance:
-        shown = _shown(advance)
+        shown = counted(advance)
         used = stages.keep_dataset("heads", lambda: sink_shares(scope, chosen, groups, **options, progress=shown))
     losses, without_head = stages.keep(
         "losses", tuple[list[float], str | None], lambda: _losses(scope, chosen, options)
@@ -105,21 +105,21 @@ def sink_report(
     tests: list[WriteTest] = []
     for tested in levels_to_test(evidence) if plan.interventions and without_head is None else []:
         with track(f"Testing what {tested.module} {tested.layer} writes", 100) as advance:
-            percent = _percent(advance)
+            hundredths = percent(advance)
             test = stages.keep(
                 f"level-{tested.level}",
                 WriteTest | None,
-                lambda tested=tested, percent=percent: measure_write(  # type: ignore[misc]
-                    scope, chosen, tested, traced, thresholds, plan, options, percent
+                lambda tested=tested, hundredths=hundredths: measure_write(  # type: ignore[misc]
+                    scope, chosen, tested, traced, thresholds, plan, options, hundredths
                 ),
             )
         tests += [test] if test is not None else []
     with track("Residual sinks", 100) as advance:
-        percent = _percent(advance)
+        hundredths = percent(advance)
         residual = stages.keep(
             "residual-sinks",
             ResidualSinks | Missing,
-            lambda: _residual_sinks(scope, chosen, plan, without_head, options, percent),
+            lambda: _residual_sinks(scope, chosen, plan, without_head, options, hundredths),
         )
     primary = Counter((e.run.first, e.run.lifetime) for e in evidence if e.run.kind == "primary").most_common(1)
     present = {kind: [prompt in groups[kind] for prompt in range(len(lengths))] for kind in ("primary", "secondary")}
@@ -153,14 +153,6 @@ def sink_report(
         write_sink_run(out, report, {"trace": traced, "sink_heads": used}, lambda: sink_page(report))
         stages.clear()
     return report
-
-
-def _shown(advance: Any) -> Any:
-    return lambda done, total: advance(done)
-
-
-def _percent(advance: Any) -> Any:
-    return lambda done, total: advance(100 * done // total)
 
 
 def _losses(scope: Scope, prompts: Any, options: dict[str, Any]) -> tuple[list[float], str | None]:

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from ..core.errors import StatisticsError, TaskError
 
+Reduction = Literal["max", "mean"]
 
-def group_max(scores: np.ndarray, n_kv_heads: int) -> np.ndarray:
-    """Return each KV head's largest score over the query heads that read it (2410.10819's granularity).
+
+def reduce_to_kv(values: np.ndarray, n_kv_heads: int, reduction: Reduction = "max") -> np.ndarray:
+    """Return one value a KV head from those of the query heads that read it (2410.10819's granularity).
 
     Args:
-        scores: `[..., H]`; NaN where not measured.
-        n_kv_heads: G.
+        values: `[..., H]`; NaN where not measured.
+        n_kv_heads: G, a divisor of H.
+        reduction: over the H/G query heads of a group.
 
     Returns:
-        `[..., G]`; NaN where no head of the group was measured.
+        `[..., G]`; NaN where any head of the group was not measured.
 
     Raises:
-        StatisticsError: the heads do not divide over the KV heads.
+        StatisticsError: the heads do not divide over the KV heads, or an unknown reduction.
 
     Example:
-        >>> group_max(np.array([[0.1, 0.9, np.nan, 0.3]]), 2).tolist()
-        [[0.9, 0.3]]
+        >>> reduce_to_kv(np.array([[0.1, 0.9, np.nan, 0.3]]), 2).tolist()
+        [[0.9, nan]]
     """
-    heads = scores.shape[-1]
+    heads = values.shape[-1]
     if n_kv_heads < 1 or heads % n_kv_heads:
         raise StatisticsError(
             "scores of query heads", found=f"{heads} heads", expected=f"a multiple of {n_kv_heads} KV heads"
         )
-    groups = scores.reshape(*scores.shape[:-1], n_kv_heads, heads // n_kv_heads)
-    largest = np.where(np.isnan(groups), -np.inf, groups).max(-1)
-    return np.where(np.isneginf(largest), np.nan, largest)
+    if reduction not in ("max", "mean"):
+        raise StatisticsError("reduction to KV heads", found=repr(reduction), expected="'max' or 'mean'")
+    groups = values.reshape(*values.shape[:-1], n_kv_heads, heads // n_kv_heads)
+    return groups.max(-1) if reduction == "max" else groups.mean(-1)
 
 
 def budget_count(budget: float, total: int) -> int:

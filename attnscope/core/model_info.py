@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -79,6 +79,14 @@ class ModelInfo(BaseModel):
     def kv_head(self, head: int) -> int:
         """Return the KV head that serves a query head."""
         return head // self.group_size
+
+    def query_heads(self, kv_heads: Any) -> tuple[HeadId, ...]:
+        """Return the query heads that read some KV heads, in order.
+
+        Args:
+            kv_heads: `[L, G]` bool, a row for each attention layer.
+        """
+        return tuple(head for head in self.heads if kv_heads[self.rows[head.layer]][self.kv_head(head.head)])
 
     def check(self, head: HeadId) -> HeadId:
         """Return the head if the model has it.

@@ -86,7 +86,7 @@ class BudgetPoint(_Frozen):
     change: Estimate = Field(description="minus all full, paired over prompts")
     control: EstimateOrMissing = Field(description="random choices of as many KV heads; the interval is over draws")
     control_draws: tuple[float, ...] = Field(description="accuracy of each random choice")
-    kept: float = Field(default=1.0, ge=0, le=1, description="share of the whole key/value cache that is kept")
+    kept: float = Field(ge=0, le=1, description="share of the whole key/value cache that is kept")
 
 
 class RetrievalReport(_Frozen):

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..analyses.kv_choice import budget_count, full_under_budget
 from ..core.errors import TaskError, UnknownHeadError
-from ..core.ids import HeadId
 from ..reports.decode_plan import RECENT_TOKENS, SINK_TOKENS, plan_under_budget
 
 if TYPE_CHECKING:
@@ -153,8 +152,5 @@ class KVRoles:
         """
         from ..edits.stream_window import StreamWindow
 
-        streaming = ~self.check(info).full
-        heads = tuple(
-            HeadId(layer, head) for layer, head in info.heads if streaming[info.rows[layer], info.kv_head(head)]
-        )
+        heads = info.query_heads(~self.check(info).full)
         return (StreamWindow(heads, self.sink_tokens, self.recent_tokens),) if heads else ()

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.ids import HeadId
+import numpy as np
+
 from ..core.names import Variable
 from ..core.statistics import dataset
 from ..edits.stream_window import StreamWindow
@@ -16,7 +17,6 @@ from .batches import PromptSet, fingerprint
 if TYPE_CHECKING:
     import xarray as xr
 
-    from ..core.model_info import ModelInfo
     from ..edits._base import Edit
     from ..models._base import Scope
 
@@ -76,15 +76,15 @@ def streaming_effects(
         4
     """
     info = scope.info
-    table = [(row, kv_head) for row in range(len(info.attention_layers)) for kv_head in range(info.n_kv_heads)]
+    grid = (len(info.attention_layers), info.n_kv_heads)
+    table = np.eye(grid[0] * grid[1], dtype=bool).reshape(-1, *grid)
 
-    def window(chosen: set[tuple[int, int]]) -> list[Edit]:
-        heads = _query_heads(info, chosen)
+    def window(chosen: np.ndarray) -> list[Edit]:
+        heads = info.query_heads(chosen)
         return [StreamWindow(heads, sink_tokens, recent_tokens)] if heads else []
 
-    alone = [window({item}) for item in table]
-    rest = [window(set(table) - {item}) for item in table]
-    treatments = [[], window(set(table)), *alone, *rest]
+    alone, rest = [window(one) for one in table], [window(~one) for one in table]
+    treatments = [[], window(np.ones(grid, dtype=bool)), *alone, *rest]
     found = answer_scores(
         scope,
         prompts,
@@ -108,7 +108,3 @@ def streaming_effects(
             "prefill": prefill,
         },
     )
-
-
-def _query_heads(info: ModelInfo, kv_heads: set[tuple[int, int]]) -> tuple[HeadId, ...]:
-    return tuple(HeadId(*head) for head in info.heads if (info.rows[head.layer], info.kv_head(head.head)) in kv_heads)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..analyses.head_sets import reduce_to_kv
+from ..analyses.kv_choice import reduce_to_kv
 from ..core.errors import ReportError
 from ..core.head_file import Chunks, Grids, HeadFile, Ranking, Space
 from ..core.names import SCORES

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..analyses.decode_roles import BUDGET_RULE, RULE, decode_role, kept_mass
-from ..analyses.kv_choice import budget_count, group_max, ranking
+from ..analyses.kv_choice import budget_count, ranking, reduce_to_kv
 from ..core.errors import StatisticsError
 from ..core.model_info import ModelInfo
 from ..core.names import ScoreName
@@ -78,7 +78,7 @@ def kv_scores(info: ModelInfo, records: Sequence[HeadRecord]) -> dict[str, np.nd
             if isinstance(item, Measured):
                 table[info.rows[record.layer], record.head] = item.value
         if not np.isnan(table).all():
-            found[name] = group_max(table, info.n_kv_heads)
+            found[name] = reduce_to_kv(table, info.n_kv_heads)
     if not found:
         raise StatisticsError(
             f"decode plan of {info.model_id} under a budget",

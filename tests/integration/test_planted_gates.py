@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnscope.analyses.gates import full_heads, roles
+from attnscope.analyses.kv_choice import full_under_budget
 from attnscope.engine.gates.duo_attention import DuoAttention
 from attnscope.engine.gates.hardkuma import HardKuma
 from attnscope.engine.gates.kept import kept_accuracy
@@ -46,8 +46,7 @@ def test_duo_gates_stay_open_at_retrieval_heads_alone(seed: int) -> None:
     assert gates[expected].min() > 0.2
     assert gates[~expected].max() < 0.05
     budget = expected.mean()
-    np.testing.assert_array_equal(full_heads(gates, budget), expected)
-    assert sum(row.count("full") for row in roles(gates, budget)) == 1
+    np.testing.assert_array_equal(full_under_budget([gates], budget), expected)
     kept = kept_accuracy(scope, needles(spec, seed=9), gates, budget, sinks=1, recent=12, draws=3)
     assert kept.accuracy == 1
     assert kept.excluded

@@ -111,6 +111,7 @@ def _budgets(rng: np.random.Generator) -> tuple[BudgetPoint, ...]:
                     change=estimate(value - whole, 0.05, NEEDLES),
                     control=share(float(np.mean(draws)), 0.05) if budget else Missing(reason="no KV head to choose"),
                     control_draws=draws if budget else (),
+                    kept=0.1 + 0.9 * budget,
                 )
             )
     return tuple(found)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import attnscope
-from attnscope.analyses.kv_choice import budget_count, full_under_budget, group_max, rank_values, ranking
+from attnscope.analyses.kv_choice import budget_count, full_under_budget, rank_values, ranking, reduce_to_kv
 from attnscope.core.errors import StatisticsError, TaskError, UnknownHeadError
 from attnscope.decoding.memory import cache_bytes, cache_tokens
 from attnscope.decoding.roles import KVRoles
@@ -161,9 +161,9 @@ def test_ties_go_to_the_next_score_then_to_the_first_head() -> None:
 
 def test_group_scores_are_the_largest_of_the_group() -> None:
     scores = np.array([[0.1, 0.7, 0.2, 0.4], [np.nan, 0.3, np.nan, np.nan]])
-    np.testing.assert_array_equal(group_max(scores, 2), [[0.7, 0.4], [0.3, np.nan]])
+    np.testing.assert_array_equal(reduce_to_kv(scores, 2), [[0.7, 0.4], [np.nan, np.nan]])
     with pytest.raises(StatisticsError, match="4 heads"):
-        group_max(scores, 3)
+        reduce_to_kv(scores, 3)
 
 
 def test_random_roles_follow_the_seed_and_leave_out_what_is_excluded() -> None:

@@ -1,4 +1,4 @@
-"""Gates as arrays: closed forms against sampling, exact budgets, agreement of two measures."""
+"""Gates as arrays: closed forms against sampling, exact budgets, one value a KV head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attnscope.analyses import hardkuma
-from attnscope.analyses.gates import agreement, full_heads, per_kv_head, roles
+from attnscope.analyses.kv_choice import full_under_budget, reduce_to_kv
 from attnscope.core.errors import StatisticsError
 from attnscope.engine.gates.kuma import kept, sample, uniform
 
@@ -56,7 +56,7 @@ def test_parameters_have_to_be_positive() -> None:
 def test_the_budget_is_exact_whatever_the_ties(budget: float) -> None:
     rng = np.random.default_rng(0)
     gates = rng.integers(0, 3, (7, 5)) / 2
-    chosen = full_heads(gates, budget)
+    chosen = full_under_budget([gates], budget)
     assert chosen.sum() == round(budget * 35)
     if 0 < chosen.sum() < 35:
         assert gates[chosen].min() >= gates[~chosen].max()
@@ -67,45 +67,12 @@ def test_the_budget_is_exact_whatever_the_ties(budget: float) -> None:
     assert not (np.diff(taken.astype(int)) > 0).any(), "of equal gates the earlier ones go first"
 
 
-def test_roles_name_them() -> None:
-    assert roles([[0.0, 1.0], [0.5, 0.2]], 0.5) == [["streaming", "full"], ["full", "streaming"]]
-
-
-@pytest.mark.parametrize(
-    ("call", "says"),
-    [
-        (lambda: full_heads([[0.1, math.nan]], 0.5), "1 without a number"),
-        (lambda: full_heads([0.1, 0.2], 0.5), "shape"),
-        (lambda: full_heads([[0.1]], 1.5), "1.5"),
-        (lambda: per_kv_head(np.zeros((2, 6)), 4), "multiple of 4"),
-        (lambda: per_kv_head(np.zeros((2, 6)), 3, "sum"), "'sum'"),  # type: ignore[arg-type]
-        (lambda: agreement([1.0, 2.0], [1.0]), "one shape"),
-        (lambda: agreement([1.0, math.nan, 2.0], [1.0, 2.0, 3.0], top=3), "2 heads"),
-    ],
-)
-def test_bad_input_is_named(call, says: str) -> None:
-    with pytest.raises(StatisticsError, match=says):
-        call()
-
-
 def test_reduction_to_kv_heads() -> None:
     scores = np.arange(8.0).reshape(2, 4)
-    np.testing.assert_array_equal(per_kv_head(scores, 2), [[1, 3], [5, 7]])
-    np.testing.assert_array_equal(per_kv_head(scores, 2, "mean"), [[0.5, 2.5], [4.5, 6.5]])
-    assert np.isnan(per_kv_head([[np.nan, 1.0]], 1)).all()
-
-
-def test_agreement_counts_what_both_measured() -> None:
-    rng = np.random.default_rng(2)
-    one = rng.random((4, 8))
-    two = one + 0.01 * rng.random((4, 8))
-    one[0, 0] = np.nan
-    found = agreement(one, two, top=8)
-    assert found.heads == 31
-    assert found.spearman > 0.98
-    assert found.overlap >= 0.75
-    assert found.expected == pytest.approx(8 / 31)
-    opposite = agreement(one, -two, top=8)
-    assert opposite.spearman == pytest.approx(-found.spearman)
-    assert opposite.overlap == 0
-    assert math.isnan(agreement(np.ones(4), np.arange(4), top=2).spearman)
+    np.testing.assert_array_equal(reduce_to_kv(scores, 2), [[1, 3], [5, 7]])
+    np.testing.assert_array_equal(reduce_to_kv(scores, 2, "mean"), [[0.5, 2.5], [4.5, 6.5]])
+    assert np.isnan(reduce_to_kv(np.array([[np.nan, 1.0]]), 1)).all()
+    with pytest.raises(StatisticsError, match="'sum'"):
+        reduce_to_kv(np.zeros((2, 6)), 3, "sum")  # type: ignore[arg-type]
+    with pytest.raises(StatisticsError, match="multiple of 4"):
+        reduce_to_kv(np.zeros((2, 6)), 4)

@@ -10,7 +10,7 @@ from _head_files import full_run, made_up
 from scipy.stats import kendalltau, spearmanr
 
 from attnscope.analyses.compare import agree, correlate, overlap, tied_at_cut
-from attnscope.analyses.head_sets import budget_mask, reduce_to_kv, top_mask
+from attnscope.analyses.head_sets import top_mask
 from attnscope.core.errors import ReportError, StatisticsError
 from attnscope.core.head_comparison import HeadComparison, OverlapResult
 from attnscope.core.head_file import HeadFile, RankedHead, Ranking
@@ -92,10 +92,6 @@ def test_sets_of_heads():
     assert tied_at_cut(values, top_mask(values, 2)) == 1
     with pytest.raises(StatisticsError, match="0 to 3"):
         top_mask(values, 4)
-    with pytest.raises(StatisticsError, match="layer 1, head 1"):
-        budget_mask(values, 0.5)
-    with pytest.raises(StatisticsError, match="multiple of 3"):
-        reduce_to_kv(values, 3)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...analyses.gates import full_heads
-from ...core.ids import HeadId
-from ...core.model_info import ModelInfo
+from ...analyses.kv_choice import full_under_budget
 from ...edits.stream_window import StreamWindow
 from ..accuracy import token_accuracy
 from ..batches import PromptSet
@@ -38,21 +36,6 @@ class Kept:
     excluded: bool
 
 
-def streaming_heads(info: ModelInfo, full: np.ndarray) -> tuple[HeadId, ...]:
-    """Return the query heads of the KV heads that do not stay full.
-
-    Args:
-        info: the model.
-        full: `[L, G]` bool.
-
-    Example:
-        >>> import attnscope
-        >>> streaming_heads(attnscope.load(backend="toy").info, np.array([[True, False], [True, True]]))
-        (L0H2, L0H3)
-    """
-    return tuple(head for head in info.heads if not full[info.rows[head.layer], info.kv_head(head.head)])
-
-
 def accuracy_with_streaming(
     scope: Scope, prompts: PromptSet, full: np.ndarray, *, sinks: int, recent: int, **options: Any
 ) -> np.ndarray:
@@ -66,7 +49,7 @@ def accuracy_with_streaming(
         recent: last keys that they see.
         options: `implementation` and `batch_tokens` of `token_accuracy`.
     """
-    heads = streaming_heads(scope.info, full)
+    heads = scope.info.query_heads(~full)
     edits = [StreamWindow(heads, sinks, recent)] if heads else []
     return token_accuracy(scope, prompts, edits=edits, **options)
 
@@ -93,14 +76,13 @@ def kept_accuracy(
         scope, prompts, sinks, recent, options: see `accuracy_with_streaming`.
 
     Raises:
-        StatisticsError: see `analyses.gates.full_heads`.
-        TaskError: unfit prompts.
+        TaskError: unfit prompts, or the budget is no share.
 
     Example:
         >>> kept_accuracy(scope, needles, gates, 0.25, sinks=4, recent=64).accuracy  # doctest: +SKIP
         1.0
     """
-    chosen = full_heads(gates, budget)
+    chosen = full_under_budget([gates], budget)
     window = {"sinks": sinks, "recent": recent, **options}
     accuracy = accuracy_with_streaming(scope, prompts, chosen, **window).mean()
     others = np.flatnonzero(~chosen.ravel())

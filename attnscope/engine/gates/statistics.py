@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ...analyses import hardkuma as closed
-from ...analyses.gates import per_kv_head
+from ...analyses.kv_choice import reduce_to_kv
 from ...core.model_info import ModelInfo
 from ...core.names import Variable
 from ...core.statistics import dataset
@@ -79,7 +79,7 @@ def _duo(info: ModelInfo, trained: Trained, by_query: bool) -> list[tuple[Variab
     gate, source = trained.gates["gate"], DuoAttention.source
     heads = gate if by_query else gate.repeat(info.group_size, axis=1)
     return [
-        (Variable("duo_gate", KV, "1", "share of full attention", source), per_kv_head(heads, info.n_kv_heads)),
+        (Variable("duo_gate", KV, "1", "share of full attention", source), reduce_to_kv(heads, info.n_kv_heads)),
         (Variable("duo_gate_head", HEAD, "1", "share of full attention", source), heads),
     ]
 

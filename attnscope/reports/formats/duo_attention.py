@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...analyses.compare import tied_at_cut
-from ...analyses.head_sets import budget_mask, reduce_to_kv
+from ...analyses.kv_choice import full_under_budget, reduce_to_kv
 from ...core.any_run import AnyRun
 from ...core.errors import ReportError
 from ...core.head_file import Grids, HeadFile
@@ -108,7 +108,7 @@ class DuoAttention:
                     fix="Give --budget: the largest become 1, all others 0.",
                 )
         if options.budget is not None:
-            chosen = budget_mask(values, options.budget)
+            chosen = full_under_budget([values], options.budget)
             made |= {"budget": options.budget, "tied_at_cut": tied_at_cut(values, chosen)}
             values = chosen.astype(float)
         config = {

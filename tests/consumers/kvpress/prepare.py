@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import attnscope
-from attnscope.analyses.kv_choice import group_max, rank_values
+from attnscope.analyses.kv_choice import rank_values, reduce_to_kv
 from attnscope.collectors import collectors
 from attnscope.core.head_file import Grids, HeadFile
 from attnscope.reports.formats import formats
@@ -34,7 +34,7 @@ def main() -> None:
     repeats = Repeats(n=16, period=100).build(scope.tokenizer)
     retrieval = attnscope.collect(scope, calibration, [collectors.get("retrieval")()]).retrieval
     induction = attnscope.collect(scope, repeats, [collectors.get("induction")()]).induction
-    keys = [group_max(each.mean("prompt").values, scope.info.n_kv_heads) for each in (retrieval, induction)]
+    keys = [reduce_to_kv(each.mean("prompt").values, scope.info.n_kv_heads) for each in (retrieval, induction)]
 
     options.out.mkdir(parents=True, exist_ok=True)
     ranks = tuple(map(tuple, rank_values(keys).tolist()))
