@@ -14,6 +14,10 @@ from .views.head_comparison import overlap_sentence, scatter_view
 GENERATOR = '<meta name="generator" content="attnscope compare">'
 
 
+CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage"]]}
+"""No button that sends the figure anywhere."""
+
+
 def comparison_page(comparison: HeadComparison) -> str:
     """Return the page; it opens offline and loads nothing.
 
@@ -29,7 +33,7 @@ def comparison_page(comparison: HeadComparison) -> str:
         sentences.append(overlap_sentence(comparison.overlap, noun))
     if view.hidden:
         sentences.append(f"{view.hidden} heads lack one of the scores and are not drawn")
-    figure = comparison_scatter(view).to_html(full_html=False, include_plotlyjs=True)
+    figure = comparison_scatter(view).to_html(full_html=False, include_plotlyjs=True, config=CONFIG)
     text = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     style = (
         f"body{{font-family:{SANS};color:{colours.text};background:{colours.page};margin:24px auto;max-width:1100px}}"

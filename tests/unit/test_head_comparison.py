@@ -214,6 +214,7 @@ def test_the_page_is_safe_and_whole(places, tmp_path):
     hostile = tmp_path / "<img src=x onerror=alert(1)>.json"
     hostile.write_bytes(places["minference"].read_bytes())
     page = comparison_page(compare_heads(hostile, places["a"], resamples=0))
+    assert '"modeBarButtons": [["toImage"]]' in page  # no button that sends the figure anywhere
     assert "<img src=x" not in page
     assert "Plotly" in page
     with pytest.raises(ReportError, match="figure"):
