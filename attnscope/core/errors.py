@@ -23,6 +23,7 @@ __all__ = [
     "OutputError",
     "ReportError",
     "StatisticsError",
+    "SweepError",
     "TapError",
     "TaskError",
     "UnknownHeadError",
@@ -81,6 +82,10 @@ class OutputError(AttnscopeError):
 
 class ReportError(AttnscopeError):
     """A run directory or report is missing, corrupt or written by a newer version."""
+
+
+class SweepError(AttnscopeError):
+    """One unit's run failed inside a sweep; the message names it, and what was done before is kept."""
 
 
 class InterruptedRunError(AttnscopeError):

@@ -24,6 +24,7 @@ from ._projection import split_projection
 from ._refusals import refuse_by_name, refuse_own_attention
 from ._residual import residual_hooks
 from ._session import Session, sessions
+from ._skip import returns_tuple, skipped
 
 
 def load(model: Any = None, **options: Any) -> HFScope:
@@ -95,14 +96,24 @@ class HFScope:
         """The modules that write to and read from the residual stream, found by one forward on first use."""
         return find_parts(self.model, self._layout, self.info.d_model)
 
+    @cached_property
+    def _in_tuple(self) -> bool:
+        return returns_tuple(self.model, self._layout)
+
     @contextmanager
     def attach(
-        self, tap: Tap | None = None, residual: ResidualTap | None = None, sites: Sequence[Site] = BLOCK_SITES
+        self,
+        tap: Tap | None = None,
+        residual: ResidualTap | None = None,
+        sites: Sequence[Site] = BLOCK_SITES,
+        *,
+        first_block: int = 0,
     ) -> Iterator[None]:
         """Send attention calls through `tap` and the residual stream at `sites` through `residual`.
 
         Works for `run`, `logits` and for your own calls of `scope.model(...)` and `scope.model.generate(...)`, with
-        or without a key/value cache.
+        or without a key/value cache. Blocks before `first_block` hand on their input: whoever skips them gives that
+        block its input through `residual`.
 
         Raises:
             TapError: something is attached already; or a forward inside did not call the tap exactly once a layer.
@@ -119,12 +130,15 @@ class HFScope:
         with ExitStack() as stack:
             self._attached = True
             stack.callback(setattr, self, "_attached", False)
+            if first_block:
+                stack.enter_context(skipped(layout.blocks[:first_block], self._in_tuple))
             if residual is not None:
                 stack.enter_context(
                     residual_hooks(layout.blocks, self.info.d_model, residual, sites, lambda: self.parts)
                 )
             if tap is not None:
-                self._listen(stack, Session(tap, layout.attention, self.info.model_id))
+                running = {module: layer for module, layer in layout.attention.items() if layer >= first_block}
+                self._listen(stack, Session(tap, running, self.info.model_id))
             yield
 
     def _listen(self, stack: ExitStack, session: Session) -> None:

@@ -1,0 +1,1 @@
+"""Gradient estimates of what edits would do: cheap screens, to be verified by sweeps."""

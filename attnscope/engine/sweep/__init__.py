@@ -1,0 +1,1 @@
+"""Many edits of the same prompts at the price of few forwards."""
