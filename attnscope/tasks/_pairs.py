@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import TaskError
@@ -117,30 +117,6 @@ def pair_set(task: str, rows: Sequence[dict[str, Any]]) -> Dataset:
 
     check_pairs(task, rows)
     return Dataset.from_list(list(rows))
-
-
-def text_pairs(tokenizer: Any, pairs: Iterable[tuple[str, str, str, str]], task: str = "your") -> Dataset:
-    """Return a pair set of your own texts.
-
-    Args:
-        tokenizer: of the model.
-        pairs: (prompt, corrupt, answer, wrong) each, answers with their leading space.
-        task: named in errors.
-
-    Raises:
-        TaskError: no pairs, or some cannot be used.
-
-    Example:
-        >>> import attnscope
-        >>> tokenizer = attnscope.load(device="cpu").tokenizer
-        >>> mine = text_pairs(tokenizer, [("Tom has the key. It is", "Ann has the key. It is", " red", " blue")])
-        >>> len(mine[0]["input_ids"]) == len(mine[0]["corrupt_ids"])
-        True
-    """
-    rows = [pair_row(tokenizer, prompt=p, corrupt=c, answer=a, wrong=w) for p, c, a, w in pairs]
-    if not rows:
-        raise TaskError(f"{task} pairs", found="none", expected="at least one")
-    return pair_set(task, rows)
 
 
 def corrupt_prompts(pairs: Dataset) -> Dataset:

@@ -54,7 +54,7 @@ def usable_words(tokenizer: Any, words: Sequence[str], least: int, what: str, *,
             f"{what} for this tokenizer",
             found="; ".join(listed) or "none that it knows",
             expected=f"at least {least} of one token count{' that start with different tokens' if answers else ''}",
-            fix="Use another task or tokenizer, or build pairs from your own text with tasks._pairs.text_pairs.",
+            fix="Use another task or tokenizer, or write your own pairs (task `pairs`).",
         )
     return kept
 

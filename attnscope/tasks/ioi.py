@@ -151,4 +151,4 @@ def _words(tokenizer: Any) -> tuple[list[str], list[str], list[str]]:
     )
 
 
-Ioi = IOI
+Ioi = IOI  # the registry's name for ioi.py

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core.errors import TaskError
 from . import _world as world
 from ._facts import Source, check_source
-from ._pairs import pair_row, pair_set
+from ._pairs import pair_row, pair_set, problem
 from ._puzzle_pairs import PLACES, PuzzlePair, pocket_pair, public_pair
-from ._words import usable_words, word_ids
+from ._words import usable_words
 from .ioi import PEOPLE, THINGS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TRIES = 100
+TRIES = 300
 STEPS: dict[Source, dict[world.PuzzleKind, tuple[int, int]]] = {
     "pocket": {"transfer": (2, 5), "comparison": (2, 4), "lookup": (2, 2)},
     "public": {"transfer": (1, 3), "comparison": (2, 3), "lookup": (2, 2)},
@@ -40,9 +40,10 @@ class ReasoningPairs:
         split: of the pocket puzzles: `test` has names and objects together that training never showed.
         kind: `transfer`, `comparison` or `lookup`; None takes all.
         steps: of every puzzle; None draws them.
+        length: tokens of every prompt, BOS counted; None takes them as they come.
 
     Raises:
-        TaskError: a parameter is out of range, or the tokenizer leaves too few words.
+        TaskError: a parameter is out of range, the tokenizer leaves too few words, or no puzzle has the length.
 
     Example:
         >>> from attnscope.tasks.reasoning_pairs import ReasoningPairs
@@ -58,6 +59,7 @@ class ReasoningPairs:
     split: world.Split = "test"
     kind: world.PuzzleKind | None = None
     steps: int | None = None
+    length: int | None = None
 
     def __post_init__(self) -> None:
         check_source(self.name, self.source, self.split)
@@ -102,35 +104,44 @@ class ReasoningPairs:
     def _row(
         self, tokenizer: Any, rng: random.Random, kind: world.PuzzleKind, words: tuple[list[str], ...]
     ) -> dict[str, Any]:
+        """Draw puzzles until the two sides make a pair of the length asked for."""
+        lengths, trouble = set(), ""
         for _ in range(TRIES):
             if self.source == "public":
                 made = public_pair(rng, kind, self.steps, *words)
             else:
                 made = pocket_pair(rng, self.split, kind, self.steps)
-            if _alike(tokenizer, made):
-                break
-        row = pair_row(
-            tokenizer,
-            prompt=made.prompt,
-            corrupt=made.corrupt,
-            answer=made.answer,
-            wrong=made.wrong,
-            kind=made.kind,
-            steps=made.steps,
-            changed=made.changed[0],
-            corrupt_changed=made.changed[1],
+            row = _as_row(tokenizer, made)
+            if tokenizer is None:
+                return row
+            trouble = problem(row) or ""
+            if not trouble and self.length in (None, len(row["input_ids"])):
+                return row
+            if not trouble:
+                lengths.add(len(row["input_ids"]))
+        usable = ", ".join(map(str, sorted(lengths))) or "no"
+        raise TaskError(
+            f"reasoning_pairs of kind {kind!r}" + (f" of {self.length} tokens" if self.length is not None else ""),
+            found=f"in {TRIES} draws pairs of {usable} tokens" + (f"; at the last, {trouble}" if trouble else ""),
+            expected="sides of equally many tokens and answers that start with different tokens",
+            fix="Change kind, steps or length, or use source 'public', which chooses words by their tokens.",
         )
-        if tokenizer is not None:
-            sides = zip(row["input_ids"], row["corrupt_ids"], strict=False)
-            row["changed_positions"] = [i for i, (clean, corrupt) in enumerate(sides) if clean != corrupt]
-            row["end_position"] = len(row["input_ids"]) - 1
-        return row
 
 
-def _alike(tokenizer: Any, made: PuzzlePair) -> bool:
-    """Whether the exchanged words have one token count, and the answers other first tokens."""
-    if tokenizer is None:
-        return True
-    one, other = (word_ids(tokenizer, word) for word in made.changed)
-    answer, wrong = (word_ids(tokenizer, text.strip()) for text in (made.answer, made.wrong))
-    return len(one) == len(other) and answer[0] != wrong[0]
+def _as_row(tokenizer: Any, made: PuzzlePair) -> dict[str, Any]:
+    row = pair_row(
+        tokenizer,
+        prompt=made.prompt,
+        corrupt=made.corrupt,
+        answer=made.answer,
+        wrong=made.wrong,
+        kind=made.kind,
+        steps=made.steps,
+        changed=made.changed[0],
+        corrupt_changed=made.changed[1],
+    )
+    if tokenizer is not None:
+        sides = zip(row["input_ids"], row["corrupt_ids"], strict=False)
+        row["changed_positions"] = [i for i, (clean, corrupt) in enumerate(sides) if clean != corrupt]
+        row["end_position"] = len(row["input_ids"]) - 1
+    return row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from _tokenizers import bytes_only, gpt2_like, llama3_like, whole_words
@@ -14,12 +16,13 @@ from attnscope.tasks import _world as world
 from attnscope.tasks import ioi, tasks
 from attnscope.tasks._answers import with_answers
 from attnscope.tasks._matched import matched
-from attnscope.tasks._pairs import check_pairs, corrupt_prompts, text_pairs
+from attnscope.tasks._pairs import check_pairs, corrupt_prompts
 from attnscope.tasks._puzzle_pairs import exchange
 from attnscope.tasks._words import fill, token_at, usable_words
 from attnscope.tasks.colored_objects import ColoredObjects
 from attnscope.tasks.greater_than import GreaterThan
 from attnscope.tasks.ioi import IOI, TEMPLATES
+from attnscope.tasks.pairs import FIELDS, Pairs
 from attnscope.tasks.reasoning_pairs import ReasoningPairs
 from attnscope.tasks.recall_pairs import RecallPairs
 
@@ -291,6 +294,16 @@ def test_public_puzzles_have_the_answers_that_a_solver_finds() -> None:
             assert f" {found}" == answer
 
 
+def test_all_puzzles_can_have_one_length(tokenizer) -> None:
+    pairs = ReasoningPairs(n=12, kind="transfer", length=41).build(tokenizer)
+    assert {len(ids) for ids in pairs["input_ids"]} == {41}
+    assert len(set(pairs["prompt"])) == 12
+    with pytest.raises(TaskError, match=r"'comparison' of 41 tokens: found in 300 draws pairs of 22, 28, 34 tokens"):
+        ReasoningPairs(n=3, kind="comparison", length=41).build(tokenizer)
+    with pytest.raises(TaskError, match=r"kind 'transfer': found in 300 draws pairs of no tokens; at the last, "):
+        ReasoningPairs(n=3).build(bytes_only())
+
+
 def test_a_length_pads_recall_with_true_statements(tokenizer) -> None:
     pairs = RecallPairs(n=20, length=64).build(tokenizer)
     assert {len(ids) for ids in pairs["input_ids"]} == {64}
@@ -299,23 +312,36 @@ def test_a_length_pads_recall_with_true_statements(tokenizer) -> None:
 
 
 # ---------------------------------------------------------------- errors
-def test_errors_name_the_pairs_and_both_counts(gpt2) -> None:
+def test_your_own_pairs_and_errors_that_name_them(gpt2, tmp_path) -> None:
+    path = tmp_path / "mine.jsonl"
+
+    def mine(*pairs: tuple[str, str, str, str], **options):
+        path.write_text("".join(json.dumps(dict(zip(FIELDS, pair, strict=True))) + "\n" for pair in pairs), "utf-8")
+        return Pairs(str(path), **options).build(gpt2)
+
     good = (" it is John", " it is Mary", " gave", " went")
     longer = (" it is John", " it is Johnson", " gave", " went")
     same = (" it is John", " it is Mary", " Tom", " Tommy")
-    assert len(text_pairs(gpt2, [good])) == 1
-    with pytest.raises(TaskError, match=r"your pairs: found 1 of 2 unusable: pair 1: 4 and 7 tokens \(' it is John'"):
-        text_pairs(gpt2, [good, longer])
+    made = mine(good)
+    assert made["prompt"] == [" it is John"]
+    assert made["end_position"] == [3]
+    assert len(mine(good, longer, n=1)) == 1
+    with pytest.raises(TaskError, match=r"mine.jsonl pairs: found 1 of 2 unusable: pair 1: 4 and 7 tokens \(' it is J"):
+        mine(good, longer)
     with pytest.raises(TaskError, match=r"pair 0: answers ' Tom' and ' Tommy' both start with token \d+"):
-        text_pairs(gpt2, [same])
+        mine(same)
     with pytest.raises(TaskError, match=r"pair 2: .*; and 3 more"):
-        text_pairs(gpt2, [longer] * 6)
+        mine(*[longer] * 6)
     with pytest.raises(TaskError, match="pair 0: the same tokens on both sides"):
-        text_pairs(gpt2, [(" it", " it", " gave", " went")])
+        mine((" it", " it", " gave", " went"))
     with pytest.raises(TaskError, match="joins the prompt's end with its answer"):
-        text_pairs(gpt2, [(" it ", " is ", "gave", "went")])
-    with pytest.raises(TaskError, match="your pairs: found none"):
-        text_pairs(gpt2, [])
+        mine((" it ", " is ", "gave", "went"))
+    with pytest.raises(TaskError, match="found no pairs"):
+        mine()
+    for line, found in (('{"prompt": "x"}', "line 1: found '{"), ("[", "line 1: found no JSON")):
+        path.write_text(line, "utf-8")
+        with pytest.raises(TaskError, match=found):
+            Pairs(str(path)).build(gpt2)
     check_pairs("mine", [])
 
 
@@ -370,6 +396,7 @@ def test_token_positions_refuse_a_joined_word(gpt2) -> None:
         (lambda: ReasoningPairs(kind="comparison", steps=9), "2 to 4"),
         (lambda: ReasoningPairs(steps=3), "2 to 2"),
         (lambda: ReasoningPairs(n=0), "reasoning_pairs n"),
+        (lambda: Pairs("x.jsonl", n=0), "pairs n"),
         (lambda: matched(None, RecallPairs(n=2), ReasoningPairs(n=3)), "the same n and source"),
         (lambda: matched(None, RecallPairs(n=2, length=40), ReasoningPairs(n=2)), "no length"),
     ],
