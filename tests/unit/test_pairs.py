@@ -258,6 +258,25 @@ def test_the_pocket_model_answers_both_sides_at_matched_lengths(split, scope, to
         assert right(scope, corrupt_prompts(pairs)).mean() >= 0.9
 
 
+def test_matched_prompts_can_hold_the_same_tokens(scope, tokenizer) -> None:
+    facts, puzzles = matched(tokenizer, RecallPairs(n=18), ReasoningPairs(n=18), mode="same_tokens")
+    for fact, puzzle in zip(facts, puzzles, strict=True):
+        assert sorted(fact["input_ids"]) == sorted(puzzle["input_ids"])
+        assert tokenizer.decode(fact["input_ids"][1:]) == fact["prompt"]
+        assert puzzle["prompt"].split("</s>") == fact["prompt"].split("</s>")[::-1]
+        assert differing(puzzle) == puzzle["changed_positions"]
+        span = fact["input_ids"][fact["subject_position"] : fact["subject_last_position"] + 1]
+        assert tokenizer.decode(span).strip() == fact["subject"]
+        for row in (fact, puzzle):
+            assert row["end_position"] == len(row["input_ids"]) - 1
+    for pairs in (facts, puzzles):
+        assert right(scope, pairs).mean() >= 0.9
+        assert right(scope, corrupt_prompts(pairs)).mean() >= 0.9
+    words = whole_words(["Fact", "Puzzle", ":", "."])
+    with pytest.raises(TaskError, match="names in puzzles for this tokenizer: found none that it knows"):
+        matched(words, RecallPairs(n=2, source="public"), ReasoningPairs(n=2, source="public"), mode="same_tokens")
+
+
 def test_public_facts_and_puzzles(gpt2, tokenizer) -> None:
     assert len(public.FACTS) >= 120
     assert len(set(public.FACTS)) == len(public.FACTS)
@@ -399,6 +418,7 @@ def test_token_positions_refuse_a_joined_word(gpt2) -> None:
         (lambda: Pairs("x.jsonl", n=0), "pairs n"),
         (lambda: matched(None, RecallPairs(n=2), ReasoningPairs(n=3)), "the same n and source"),
         (lambda: matched(None, RecallPairs(n=2, length=40), ReasoningPairs(n=2)), "no length"),
+        (lambda: matched(None, RecallPairs(), ReasoningPairs(), mode="words"), "'statements' or 'same_tokens'"),
     ],
 )
 def test_errors_say_what_was_expected(make, words) -> None:
