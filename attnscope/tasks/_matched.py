@@ -28,7 +28,7 @@ def matched(
         mode: `statements` fills the recall prompts to the length of the puzzles with other true statements in front,
             as statements stand in front of a puzzle's question. `same_tokens` puts puzzle i in front of fact i for
             recall, and fact i in front of puzzle i for reasoning, with EOS (or a new line) between: the two clean
-            prompts hold the same tokens, and differ in what is asked last.
+            prompts hold the same tokens, and differ in what is asked last. No puzzle holds an answer of its fact.
 
     Raises:
         TaskError: the two do not go together, an unknown mode, or statements cannot fill a recall prompt to its length.
@@ -52,7 +52,7 @@ def matched(
     if mode == "statements":
         facts = recall.rows(tokenizer, [len(row["input_ids"]) for row in puzzles])
     else:
-        alone = recall.rows(tokenizer)
+        alone = recall.rows(tokenizer, beside=[row["prompt"] for row in puzzles])
         facts = [_behind(tokenizer, *both) for both in zip(alone, puzzles, strict=True)]
         puzzles = [_behind(tokenizer, *both) for both in zip(puzzles, alone, strict=True)]
     return pair_set(recall.name, facts), pair_set(reasoning.name, puzzles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,18 +59,23 @@ class RecallPairs:
         if self.n < 1:
             raise TaskError("recall_pairs n", found=self.n, expected="at least 1")
 
-    def rows(self, tokenizer: Any, lengths: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def rows(
+        self, tokenizer: Any, lengths: Sequence[int] | None = None, beside: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
         """Return the pairs as plain dictionaries, unchecked; without a tokenizer they have text only.
 
         Args:
             tokenizer: of the model.
             lengths: tokens of each prompt, BOS counted, in place of `length`.
+            beside: a text for each prompt that holds neither of its answers; only without lengths.
         """
         rng = random.Random(f"recall pairs:{self.source}:{self.split}:{self.seed}")
         if lengths is None and self.length is not None:
             lengths = [self.length] * self.n
         pool = self._pool(tokenizer, rng)
-        if tokenizer is None or lengths is None:
+        if beside is not None:
+            found = _apart(pool, beside)
+        elif tokenizer is None or lengths is None:
             found = [(*pair, list[Fact]()) for pair in pool[: self.n]]
         else:
             found = _filled(tokenizer, rng, pool, Filler(tokenizer, self.source), lengths)
@@ -107,6 +113,18 @@ class RecallPairs:
 def _shape(tokenizer: Any, fact: Fact) -> tuple[Any, ...]:
     tokens = 0 if tokenizer is None else len(world.encode(tokenizer, f" {fact.stem}"))
     return fact.relation, fact.wording, tokens
+
+
+def _apart(pool: list[tuple[Fact, Fact]], beside: Sequence[str]) -> list[tuple[Fact, Fact, list[Fact]]]:
+    """Return, for each text, the next pair of whose answers none stands in it; fewer where the pairs are used up."""
+    found, left = [], list(pool)
+    for text in beside:
+        words = set(re.findall(r"\w+", text))
+        pair = next((pair for pair in left if not words & {pair[0].value, pair[1].value}), None)
+        if pair is not None:
+            left.remove(pair)
+            found.append((*pair, list[Fact]()))
+    return found
 
 
 def _filled(
@@ -148,7 +166,8 @@ def _row(tokenizer: Any, asked: Fact, other: Fact, shown: Sequence[Fact]) -> dic
         shown=len(shown),
     )
     if tokenizer is not None:
-        start = len(before) + 1 + asked.stem.index(asked.subject)
+        (subject,) = re.finditer(rf"\b{re.escape(asked.subject)}\b", asked.stem)
+        start = len(before) + 1 + subject.start()
         row["subject_position"] = token_at(tokenizer, row["prompt"], start - 1)
         row["subject_last_position"] = token_at(tokenizer, row["prompt"], start + len(asked.subject)) - 1
         row["end_position"] = len(row["input_ids"]) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -259,12 +260,13 @@ def test_the_pocket_model_answers_both_sides_at_matched_lengths(split, scope, to
 
 
 def test_matched_prompts_can_hold_the_same_tokens(scope, tokenizer) -> None:
-    facts, puzzles = matched(tokenizer, RecallPairs(n=18), ReasoningPairs(n=18), mode="same_tokens")
+    facts, puzzles = matched(tokenizer, RecallPairs(n=30), ReasoningPairs(n=30), mode="same_tokens")
     for fact, puzzle in zip(facts, puzzles, strict=True):
         assert sorted(fact["input_ids"]) == sorted(puzzle["input_ids"])
         assert tokenizer.decode(fact["input_ids"][1:]) == fact["prompt"]
         assert puzzle["prompt"].split("</s>") == fact["prompt"].split("</s>")[::-1]
         assert differing(puzzle) == puzzle["changed_positions"]
+        assert not {fact["answer"].strip(), fact["wrong"].strip()} & set(re.findall(r"\w+", fact["prompt"]))
         span = fact["input_ids"][fact["subject_position"] : fact["subject_last_position"] + 1]
         assert tokenizer.decode(span).strip() == fact["subject"]
         for row in (fact, puzzle):
