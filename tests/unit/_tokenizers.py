@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from attnscope.tasks import colored_objects, greater_than, ioi
+
 BOS = "<|endoftext|>"
+FRAME = (
+    "and went to the gave came handed were in passed got showed ran threw left for sold stayed at lent worked brought "
+    "On there is a What colour Next I see Which does have Somebody left on of There are three things Tell me "
+    "lasted from year it that"
+).split()
 
 
 def gpt2_like(words: Iterable[str], starts: Iterable[str] = ()) -> PreTrainedTokenizerFast:
@@ -53,3 +60,15 @@ def _fast(merges: list[tuple[str, str]], split: object) -> PreTrainedTokenizerFa
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS)
+
+
+def for_pair_sets() -> PreTrainedTokenizerFast:
+    """A tokenizer like GPT-2's that knows the words of the pair sets, but only 12 of the names."""
+    lists = (ioi.SITES, ioi.THINGS, colored_objects.COLOURS, colored_objects.THINGS, colored_objects.SITES)
+    words = [*FRAME, *ioi.PEOPLE[:12], *greater_than.NOUNS[:5], *(word for words in lists for word in words)]
+    return gpt2_like(words, [template.split()[0] for template in ioi.TEMPLATES])
+
+
+def differing(row: dict) -> list[int]:
+    """The positions in which the sides of a pair differ."""
+    return [i for i, (a, b) in enumerate(zip(row["input_ids"], row["corrupt_ids"], strict=True)) if a != b]
