@@ -19,6 +19,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 METRICS = ["log_probability", "logit_difference", "kl"]
 
 
+def loaded(device: str) -> Any:
+    return attnscope.load(device=device, dtype="float32")
+
+
 def pairs(tokens: int, n: int = 2) -> Any:
     generator = torch.Generator().manual_seed(0)
     rows = []
@@ -39,8 +43,8 @@ def test_stacked_on_the_gpu_equals_whole_forwards_on_the_cpu(
     implementation: str, positions: Any, alternative: Any
 ) -> None:
     options: dict[str, Any] = {"metrics": METRICS, "positions": positions, "alternative": alternative}
-    gpu = sweep(attnscope.load(device="cuda", dtype="float32"), pairs(300), "head", implementation=implementation, **options)
-    cpu = sweep(attnscope.load(device="cpu", dtype="float32"), pairs(300), "head", **options)
+    gpu = sweep(loaded("cuda"), pairs(300), "head", implementation=implementation, **options)
+    cpu = sweep(loaded("cpu"), pairs(300), "head", **options)
     for metric in METRICS:
         np.testing.assert_allclose(gpu.values[metric], cpu.values[metric], atol=2e-3)
         assert np.abs(cpu.effect(metric)).max() > 5e-4
@@ -48,7 +52,7 @@ def test_stacked_on_the_gpu_equals_whole_forwards_on_the_cpu(
 
 def test_a_long_beginning_is_read_once_for_all_heads() -> None:
     """4,096 tokens, 64 heads: copies of the keys and values for each head would take 4 GiB."""
-    scope = attnscope.load(device="cuda", dtype="float32")
+    scope = loaded("cuda")
     sweep(scope, pairs(512, 1), "mlp", metrics=METRICS, positions="answer")
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -62,7 +66,12 @@ def test_a_long_beginning_is_read_once_for_all_heads() -> None:
 
 def test_attribution_on_the_gpu() -> None:
     gpu, cpu = (
-        attribute(attnscope.load(device=device, dtype="float32"), pairs(100), metric="logit_difference", alternative=OtherRun())
+        attribute(
+            loaded(device),
+            pairs(100),
+            metric="logit_difference",
+            alternative=OtherRun(),
+        )
         for device in ("cuda", "cpu")
     )
     np.testing.assert_allclose(gpu.change, cpu.change, atol=2e-3)
