@@ -55,8 +55,8 @@ def recall_prompts(spec: PlantedSpec, n: int, length: int, seed: int = 0) -> Dat
         entity, other = (int(token) for token in rng.choice(entities, 2, replace=False))
         body = _Body(spec, length, rng)
         words = body.tokens(range(STEPS))
-        prompts = [[BOS, *words, token, relation] for token in (entity, other)]
-        rows.append(_row(spec, *prompts, known[entity, relation], known[other, relation]))
+        clean, corrupt = ([BOS, *words, token, relation] for token in (entity, other))
+        rows.append(_row(spec, clean, corrupt, known[entity, relation], known[other, relation]))
     return Dataset.from_list(rows)
 
 
@@ -95,8 +95,9 @@ def reasoning_prompts(spec: PlantedSpec, n: int, length: int, seed: int = 0) -> 
         word = int(rng.choice(spec.vocabulary.words))
         order = rng.permutation(STEPS).tolist()
         shifted = [*order[1:], order[0]]
-        prompts = [[BOS, *body.tokens(steps), word, body.asked[i]] for i, steps in enumerate((order, shifted))]
-        rows.append(_row(spec, *prompts, *body.answers))
+        clean = [BOS, *body.tokens(order), word, body.asked[0]]
+        corrupt = [BOS, *body.tokens(shifted), word, body.asked[1]]
+        rows.append(_row(spec, clean, corrupt, *body.answers))
     return Dataset.from_list(rows)
 
 
@@ -109,7 +110,7 @@ class _Body:
         chains = nodes[:3], nodes[3:]
         self.steps = [[sources[chain[i]], targets[chain[i + 1]]] for chain in chains for i in range(2)]
         self.asked = [sources[chain[0]] for chain in chains]
-        self.answers = [targets[chain[2]] for chain in chains]
+        self.answers = targets[nodes[2]], targets[nodes[5]]
         self._words = rng.choice(spec.vocabulary.words, length - 3 - 2 * STEPS).tolist()
         self._places = sorted(rng.choice(len(self._words) + 1, STEPS, replace=False).tolist(), reverse=True)
 
