@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
 from ..core import statistics
-from ..core.errors import UnsupportedModelError
+from ..core.errors import UnknownNameError, UnsupportedModelError
 from ..core.names import Variable
 from ..models._parts import Parts, is_norm
+from ._token_products import embedding_product, read_products
 from .norms import measure
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ COPYING = Variable(
     "sum of the eigenvalues of W_U W_O W_V W_E over the sum of their sizes",
     "transformer-circuits.pub/2021/framework",
 )
-ROWS = 16384  # of the embeddings at a time
 
 
 @torch.no_grad()
-def copying_scores(scope: Scope) -> xr.Dataset:
+def copying_scores(
+    scope: Scope, *, tokens: Literal["embedding", "read"] = "embedding", batch_tokens: int = 8192
+) -> xr.Dataset:
     """Return Re(Σλ) / Σ|λ| over the eigenvalues λ of each head's token-to-token map W_U W_O W_V W_E.
 
     1: a token that the head attends to only gains logit; −1: it only loses (Elhage et al. 2021,
@@ -39,21 +41,28 @@ def copying_scores(scope: Scope) -> xr.Dataset:
     are folded in as diagonals, and so is their centring (LayerNorm). This is exact up to each norm's division by the
     size of what it reads (and the gate after attention, where a model has one), which differs from token to token: the
     score says what the head does to tokens of equal size, read straight from their embedding (no block before it
-    changed them) and written straight to the logits (no block after it reads them). In a trained model deep heads read
-    what the blocks before them made of a token, and a head that copies there may score low here. Positive factors on
-    the embedding or the logits cancel.
+    changed them) and written straight to the logits (no block after it reads them). Positive factors on the embedding
+    or the logits cancel.
+
+    In a trained model deep heads read what the blocks before them made of a token, and a head that copies may score low
+    from the embedding. With `tokens="read"`, every row of W_E is replaced by what the head's layer reads (after its
+    norm, its division included) at that token right after BOS, minus the mean over the vocabulary: what all tokens have
+    in common copies nothing. This costs one forward of two tokens for each token of the vocabulary.
 
     Args:
         scope: a loaded model.
+        tokens: what stands for a token: its "embedding" (the paper's score), or what the head's layer "read"s there.
+        batch_tokens: of one forward, for "read".
 
     Returns:
         `copying` `[layer, head]`, range −1..1; NaN for a head whose map is zero up to float32 rounding, so that it
-        moves no token's logit. Attributes: `prompts` (0: no prompt was run), `prompt_set` ("weights"),
-        `implementation` ("torch").
+        moves no token's logit. Attributes: `prompts` and `prompt_set`, 0 and "weights" or the vocabulary's size and
+        "single tokens"; `implementation`, "torch".
 
     Raises:
         UnsupportedModelError: the model is not causal, lacks an embedding or unembedding of the residual stream's
             width, or its values or outputs are not plain matrices.
+        UnknownNameError: `tokens` is neither of the two.
 
     Example:
         >>> import attnscope
@@ -67,35 +76,34 @@ def copying_scores(scope: Scope) -> xr.Dataset:
             found="a model that is not causal",
             expected="a decoder whose final norm is followed by its vocabulary projection",
         )
-    tokens = _token_product(*scope.token_embeddings())
+    if tokens not in ("embedding", "read"):
+        raise UnknownNameError(f"tokens {tokens!r}", expected="embedding or read")
+    embedding, unembedding = scope.token_embeddings()
+    if tokens == "read":
+        products = read_products(scope, unembedding, batch_tokens)
+    else:
+        products = dict.fromkeys(scope.info.attention_layers, embedding_product(embedding, unembedding))
     parts: Parts | None = getattr(scope, "parts", None)
     group = torch.arange(scope.info.n_heads) // scope.info.group_size
     rows = []
     for layer in scope.info.attention_layers:
-        writes = scope.output_projection(layer).to(tokens)
-        reads = scope.value_projection(layer).to(tokens)
+        product = products[layer]
+        writes = scope.output_projection(layer).to(product)
+        reads = scope.value_projection(layer).to(product)
         if parts is not None:
             block = parts.blocks[layer]
             after = block.attention if block.attention is not None and is_norm(block.attention) else None
             writes = _through(_through(writes, after), parts.final_norm)
-            reads = _into(reads, block.attention_norm)
-        products = writes @ tokens @ reads[group.to(tokens.device)]
-        values = torch.linalg.eigvals(products.cpu())
+            reads = _into(reads, block.attention_norm) if tokens == "embedding" else reads
+        reads = reads[group.to(product.device)]
+        values = torch.linalg.eigvals((writes @ product @ reads).cpu())
         total = values.abs().sum(-1)
-        sizes = _norm(writes) * tokens.norm() * _norm(reads)[group.to(tokens.device)]
-        moves = total > torch.finfo(torch.float32).eps * sizes.cpu()
+        moves = total > torch.finfo(torch.float32).eps * (_norm(writes) * product.norm() * _norm(reads)).cpu()
         rows.append((values.real.sum(-1) / total).where(moves, torch.nan))
-    attrs = {"prompts": 0, "prompt_set": "weights", "implementation": "torch"}
+    attrs: dict[str, Any] = {"prompts": 0, "prompt_set": "weights", "implementation": "torch"}
+    if tokens == "read":
+        attrs |= {"prompts": min(scope.info.vocab_size, len(unembedding)), "prompt_set": "single tokens"}
     return statistics.dataset(scope.info, [(COPYING, torch.stack(rows).numpy())], attrs=attrs)
-
-
-def _token_product(embedding: Tensor, unembedding: Tensor) -> Tensor:
-    """Return W_Uᵀ W_E summed over the vocabulary, `[M, M]` float32."""
-    product = torch.zeros(unembedding.shape[1], embedding.shape[1], device=embedding.device)
-    for start in range(0, min(len(embedding), len(unembedding)), ROWS):
-        chosen = slice(start, min(start + ROWS, len(embedding), len(unembedding)))
-        product += unembedding[chosen].to(product).T @ embedding[chosen].to(product)
-    return product
 
 
 def _norm(matrices: Tensor) -> Tensor:

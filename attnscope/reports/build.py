@@ -128,7 +128,7 @@ def _evidence(
         if low is not None and high is not None and not np.isnan(low[row, head]):
             interval = Interval(low=float(low[row, head]), high=float(high[row, head]))
         n = len(measured) if per_prompt is not None else int(data.attrs["prompts"])
-        source = str(data.attrs.get("prompt_set", prompt_set)) if n == 0 else prompt_set
+        source = str(data.attrs.get("prompt_set", prompt_set)) if score == "copying" else prompt_set
         table[row, head] = Measured(
             value=float(measured.mean()), n=n, units=array.attrs["units"], prompt_set=source, interval=interval
         )

@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 import attnscope
-from attnscope.core.errors import UnsupportedModelError
+from attnscope.core.errors import UnknownNameError, UnsupportedModelError
 from attnscope.core.report import Measured, Missing
 from attnscope.engine.copying import copying_scores
 from attnscope.models.hf import HFScope
@@ -116,10 +116,48 @@ def test_the_toy_equals_the_plain_map_and_copies_by_design():
     assert found.attrs["units"] == "1"
 
 
+@pytest.mark.parametrize("bos", [1, None])
+def test_as_read_equals_the_plain_map_of_what_the_layers_read(bos):
+    model = build_model("Llama", **{**SIZES, "bos_token_id": bos}, num_key_value_heads=2)
+    scope = HFScope(model)
+    found = copying_scores(scope, tokens="read", batch_tokens=30)
+    assert (found.attrs["prompts"], found.attrs["prompt_set"]) == (40, "single tokens")
+    prefix = [] if bos is None else [bos]
+    with torch.no_grad():
+        states = model(torch.tensor([[*prefix, token] for token in range(40)]), output_hidden_states=True).hidden_states
+        for layer, block in enumerate(model.model.layers):
+            read = block.input_layernorm(states[layer][:, -1]).double().numpy()
+            for head in range(4):
+                group = slice(head // 2 * 6, head // 2 * 6 + 6)
+                wv = weight(block.self_attn.v_proj)[group].T
+                wo = weight(block.self_attn.o_proj).T[head * 6 : head * 6 + 6]
+                unembedding = weight(model.lm_head) * weight(model.model.norm)
+                score = plain_score(read - read.mean(0), wv, wo, unembedding)
+                assert found.copying.values[layer, head] == pytest.approx(score, abs=1e-4)
+
+
+def test_what_stands_for_tokens_is_named():
+    assert copying_scores(Toy(), tokens="read").copying.shape == (2, 4)
+    with pytest.raises(UnknownNameError, match="embedding or read"):
+        copying_scores(Toy(), tokens="logits")  # type: ignore[arg-type]
+
+
+def test_the_pocket_models_copying_heads_copy_what_they_read():
+    """Its induction and retrieval heads; from the bare embeddings they do not, since they read deep in the model."""
+    scope = attnscope.load(device="cpu")
+    copying = [(6, 4), (7, 0), (7, 1), (7, 6), (7, 7), (7, 5)]
+    read, bare = (copying_scores(scope, tokens=tokens).copying for tokens in ("read", "embedding"))
+    others = [float(read[head]) for head in scope.info.heads if tuple(head) not in copying]
+    assert min(float(read[head]) for head in copying) > 0.8
+    assert np.mean(others) < 0.3
+    assert max(float(bare[head]) for head in copying) < 0.3
+
+
+@pytest.mark.parametrize("tokens", ["embedding", "read"])
 @pytest.mark.parametrize("spec", [random_spec(1), random_circuits(2)], ids=["kinds", "circuits"])
-def test_planted_copying_heads_copy_and_the_others_move_no_logit(spec):
+def test_planted_copying_heads_copy_and_the_others_move_no_logit(spec, tokens):
     model, tokenizer = plant(spec)
-    found = copying_scores(attnscope.load(model, tokenizer=tokenizer)).copying
+    found = copying_scores(attnscope.load(model, tokenizer=tokenizer), tokens=tokens).copying
     for head in spec.all_heads():
         if spec.kind(head) in ("induction", "retrieval", "second_lookup"):
             assert found[head] > 0.99, head
