@@ -6,8 +6,7 @@ from attnscope.core.ids import HeadId
 
 from .spec import PlantedSpec
 
-_LABELS = {"uniform": "positional", "lookup": "reasoning", "second_lookup": "reasoning"}  # others: their own label
-_LOOKS_UP = ("induction", "retrieval", "lookup", "second_lookup")
+_LABELS = {"uniform": "positional", "recall": "sink", "lookup": "sink", "second_lookup": "sink"}  # others: themselves
 
 
 def supporting_head(spec: PlantedSpec) -> HeadId | None:
@@ -21,16 +20,21 @@ def supporting_head(spec: PlantedSpec) -> HeadId | None:
     return writers[0] if writers else None
 
 
-def expected_labels(spec: PlantedSpec) -> dict[HeadId, frozenset[str]]:
+def expected_labels(spec: PlantedSpec, effects: bool = True) -> dict[HeadId, frozenset[str]]:
     """Return the labels of every head.
 
     A uniform head is "positional": its pattern is a function of position alone. Induction, retrieval and duplicate
     heads rest on BOS when idle, which makes them no sink heads. A knocked-out head is unclassified. Where the
-    supporting previous-token head is knocked out, induction, retrieval and look-up heads find nothing ever again and
-    rest on BOS for good: they are then "sink"; so is the second look-up without the first.
+    supporting previous-token head is knocked out, induction and retrieval heads find nothing ever again and rest on
+    BOS for good: they are then "sink".
 
-    "recall" and "reasoning" are labels by effect: a report that measures no recall or reasoning sees heads that rest on
-    BOS on every other prompt, and calls them "sink". The supporting head is "reasoning" too where there are look-ups.
+    "recall" and "reasoning" are labels by effect. Heads of these circuits rest on BOS on all other prompts, so they are
+    "sink" where effects are not measured, or where another head of the circuit is knocked out and nothing is answered.
+    The supporting head is "reasoning" too where there are look-ups.
+
+    Args:
+        spec: the planted model's specification.
+        effects: whether the labels come from measured effects on recall and reasoning too.
 
     Example:
         >>> spec = PlantedSpec(heads={HeadId(0, 1): "previous_token", HeadId(1, 0): "induction"})
@@ -41,17 +45,17 @@ def expected_labels(spec: PlantedSpec) -> dict[HeadId, frozenset[str]]:
         (['unclassified'], ['sink'])
     """
     support = supporting_head(spec)
-    broken = support in spec.knocked_out
     lookups = [*spec.of_kind("lookup"), *spec.of_kind("second_lookup")]
-    answers = bool(lookups) and spec.knocked_out.isdisjoint([*lookups, *([support] if support else [])])
+    reasoning = {*lookups, support} if lookups and spec.knocked_out.isdisjoint([*lookups, support]) else set()
     labels = {}
     for head in spec.all_heads():
         kind = spec.kind(head)
         if head in spec.knocked_out:
             kind = "unclassified"
-        elif (broken and kind in _LOOKS_UP) or (kind == "second_lookup" and not answers):
+        elif support in spec.knocked_out and kind in ("induction", "retrieval"):
             kind = "sink"
-        elif kind == "lookup" and not answers:
-            kind = "unclassified"
-        labels[head] = frozenset({_LABELS.get(kind, kind), *(["reasoning"] if answers and head == support else [])})
+        names = {_LABELS.get(kind, kind)}
+        if effects and (kind == "recall" or head in reasoning):
+            names = names - {"sink"} | {"recall" if kind == "recall" else "reasoning"}
+        labels[head] = frozenset(names)
     return labels
