@@ -34,11 +34,11 @@ class Interval(_Frozen):
 
 
 class Measured(_Frozen):
-    """A value that was measured on `n` prompts."""
+    """A value that was measured on `n` prompts, or computed from the weights alone (`n` 0)."""
 
     kind: Literal["measured"] = "measured"
     value: float
-    n: int = Field(ge=1, description="prompts")
+    n: int = Field(ge=0, description="prompts; 0 for a value computed from the weights")
     units: str
     prompt_set: str
     interval: Interval | None = None

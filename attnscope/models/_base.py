@@ -80,3 +80,22 @@ class Scope(Protocol):
     def output_projection(self, layer: int) -> Tensor:
         """Return W_O of one attention layer, split by query head: `[H, Dv, M]`, so that head h writes z_h @ W_O[h]."""
         ...
+
+    def value_projection(self, layer: int) -> Tensor:
+        """Return W_V of one attention layer, split by KV head: `[G, M, Dv]`, so that KV head g's values are x @ W_V[g].
+
+        x is what the attention norm gives, or the residual stream where no norm stands before attention; a bias is
+        left out.
+
+        Raises:
+            UnsupportedModelError: no such layer, or values that are not one plain matrix of x.
+        """
+        ...
+
+    def token_embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return W_E and W_U, both `[V, M]`: what a token adds to the residual stream, and what reads its logit.
+
+        Raises:
+            UnsupportedModelError: the model lacks one of them.
+        """
+        ...

@@ -25,6 +25,7 @@ from ._refusals import refuse_by_name, refuse_own_attention
 from ._residual import residual_hooks
 from ._session import Session, sessions
 from ._skip import returns_tuple, skipped
+from ._values import Values, find_values, value_weight
 
 
 def load(model: Any = None, **options: Any) -> HFScope:
@@ -184,6 +185,38 @@ class HFScope:
         """
         module = self._module(layer)
         return split_projection(self.model, module, self.info.n_heads, self._value_dim[layer], self.info.d_model)
+
+    def value_projection(self, layer: int) -> Tensor:
+        """Return W_V of one attention layer, split by KV head: `[G, M, Dv]`; found by one forward on first use.
+
+        Raises:
+            UnsupportedModelError: no such attention layer, or values that are not one plain matrix of what the
+                attention norm gives.
+        """
+        self._module(layer)
+        return value_weight(self._values, layer)
+
+    @cached_property
+    def _values(self) -> dict[int, Values | str]:
+        return find_values(self.model, self._layout, self.parts)
+
+    def token_embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return W_E `[V, M]`, whose rows enter the residual stream, and W_U `[V, M]`, whose rows read it at the end.
+
+        Raises:
+            UnsupportedModelError: one of them is absent, offloaded, or of another width than the residual stream.
+        """
+        found = []
+        for name in ("input", "output"):
+            weight = getattr(getattr(self.model, f"get_{name}_embeddings")(), "weight", None)
+            if weight is None or weight.device.type == "meta" or weight.shape[1] != self.info.d_model:
+                raise UnsupportedModelError(
+                    f"{name} embeddings of {type(self.model).__name__}",
+                    found="none" if weight is None else f"a {tuple(weight.shape)} matrix on {weight.device}",
+                    expected=f"a matrix in memory of rows of {self.info.d_model}",
+                )
+            found.append(weight.detach())
+        return found[0], found[1]
 
     def _module(self, layer: int) -> nn.Module:
         for module, index in self._layout.attention.items():

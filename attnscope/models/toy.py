@@ -184,14 +184,24 @@ class Toy:
 
     def output_projection(self, layer: int) -> Tensor:
         """Return W_O `[H, D, M]` of one layer."""
+        return self._layer(layer).w_o.detach()
+
+    def value_projection(self, layer: int) -> Tensor:
+        """Return W_V `[G, M, D]` of one layer."""
+        return self._layer(layer).w_v.detach().transpose(0, 1)
+
+    def token_embeddings(self) -> tuple[Tensor, Tensor]:
+        """Return W_E and W_U, both `[V, M]`."""
+        return self.model.embedding.detach(), self.model.unembedding.detach().T
+
+    def _layer(self, layer: int) -> ToyAttention:
         if layer not in self.info.rows:
             raise UnsupportedModelError(
                 f"layer {layer} of {self.info.model_id}",
                 found="no softmax attention there",
                 expected=f"one of {list(self.info.attention_layers)}",
             )
-        block: Any = self.model.layers[layer]
-        return block.w_o.detach()
+        return self.model.layers[layer]  # type: ignore[return-value]
 
     def _stream(self, batch: Batch) -> Tensor:
         ids, valid = batch.input_ids.to(self.device), batch.valid.to(self.device)

@@ -43,7 +43,7 @@ SCORE_WORDS: dict[str, ScoreWords] = {
     "induction": ScoreWords("Induction", "Content", "attention on the token after the earlier copy"),
     "echo": ScoreWords("Echo", "Content", "attention on all earlier copies of the token"),
     "retrieval": ScoreWords("Retrieval", "Content", "answer tokens whose source the head looks at most"),
-    "copying": ScoreWords("Copying", "Content", "how far the head writes the tokens it reads"),
+    "copying": ScoreWords("Copying", "Content", "how far the head writes the tokens it reads", False),
     "entropy": ScoreWords("Entropy", "Sharpness", "entropy of attention rows", False),
     "entropy_normalized": ScoreWords("Normalised entropy", "Sharpness", "entropy over the largest possible"),
     "max_prob": ScoreWords("Largest weight", "Sharpness", "largest attention weight of a row"),

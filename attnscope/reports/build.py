@@ -45,10 +45,12 @@ PROMPT_SET_OF: dict[str, str] = {
     "induction": "repeats",
     "echo": "echoes",
     "retrieval": "needle",
+    "copying": "copying",
 }
-"""Which prompt set a score comes from."""
+"""Which entry of the statistics a score comes from: a prompt set, or `copying`, which comes from the weights."""
 
 MAX_SINKS, MAX_OUTLIERS = 200, 16
+_NO_VALUE = {"copying": "the head's weights move no token's logit"}
 
 
 def build(
@@ -66,7 +68,8 @@ def build(
 
     Args:
         info: the model.
-        statistics: prompt set name (see PROMPT_SET_OF) → dataset; an absent set leaves its scores missing.
+        statistics: prompt set name (see PROMPT_SET_OF) → dataset; an absent set leaves its scores missing. `copying`
+            is what `copying_scores` gives: no prompts, and heads that move no token's logit stay missing.
         provenance: how the statistics were made.
         decode_token: token id → text, for the sink table.
         causal_checks: ablations that were run.
@@ -119,14 +122,15 @@ def _evidence(
         values = per_prompt[:, row, head] if per_prompt is not None else array.values[row, head][None]
         measured = values[~np.isnan(values)]
         if not len(measured):
-            table[row, head] = Missing(reason=f"no prompt of {prompt_set!r} could measure it")
+            table[row, head] = Missing(reason=_NO_VALUE.get(score, f"no prompt of {prompt_set!r} could measure it"))
             continue
         interval = None
         if low is not None and high is not None and not np.isnan(low[row, head]):
             interval = Interval(low=float(low[row, head]), high=float(high[row, head]))
         n = len(measured) if per_prompt is not None else int(data.attrs["prompts"])
+        source = str(data.attrs.get("prompt_set", prompt_set)) if score == "copying" else prompt_set
         table[row, head] = Measured(
-            value=float(measured.mean()), n=n, units=array.attrs["units"], prompt_set=prompt_set, interval=interval
+            value=float(measured.mean()), n=n, units=array.attrs["units"], prompt_set=source, interval=interval
         )
     return table
 

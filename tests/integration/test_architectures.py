@@ -263,6 +263,35 @@ def test_what_the_models_say_about_themselves():
     assert not scope_of("bert").info.causal
 
 
+@pytest.mark.parametrize("name", sorted({*ALL} - {"deepseek_v3"}))
+def test_value_projection_gives_the_values_of_the_call(name):
+    """Up to a bias, which the difference of two tokens takes away."""
+    scope, batch = scope_of(name), padded_batch("right")
+    values, reads = {}, {}
+
+    def tap(call: AttentionCall) -> Tensor:
+        values[call.layer] = call.v
+        return identity(call)
+
+    def note(layer: int, site: str, x: Tensor) -> None:
+        reads[layer] = x
+
+    norms = [block.attention_norm for block in scope.parts.blocks]
+    site = "block_input" if None in norms else "attention_norm_output"
+    with torch.no_grad(), scope.attach(tap, note, (site,)):
+        scope.logits(batch)
+    for layer, v in values.items():
+        weights = scope.value_projection(layer)
+        assert weights.shape == (v.shape[1], scope.info.d_model, v.shape[3])
+        found = torch.einsum("btm,gmd->bgtd", reads[layer] - reads[layer][:, :1], weights)
+        torch.testing.assert_close(found, v - v[:, :, :1], rtol=1e-4, atol=1e-4)
+
+
+def test_latent_values_are_no_plain_matrix():
+    with pytest.raises(UnsupportedModelError, match="value projection of layer 0"):
+        scope_of("deepseek_v3").value_projection(0)
+
+
 def test_vision_attention_keeps_its_own_implementation():
     scope = scope_of("llava")
     pixels, ids = torch.randn(1, 3, 8, 8), torch.tensor([[1, 63, 63, 63, 63, 5, 6]])

@@ -40,6 +40,13 @@ def test_every_head_gets_exactly_its_label(seed: int) -> None:
     assert labels_of(measured(spec)) == expected(spec)
 
 
+def test_circuit_heads_rest_where_nothing_is_recalled_or_reasoned() -> None:
+    spec = planted.random_circuits(1)
+    labels = planted.expected_labels(spec, effects=False)
+    assert {head for head, names in labels.items() if names == {"sink"}} >= set(spec.of_kind("recall"))
+    assert labels_of(measured(spec)) == {str(head): set(names) for head, names in labels.items()}
+
+
 def test_the_knocked_out_twin_loses_its_label() -> None:
     spec = planted.random_spec(1)
     head = spec.of_kind("induction")[0]

@@ -204,6 +204,14 @@ def test_output_projection_shape_and_unknown_layer(scope):
         scope.output_projection(99)
 
 
+def test_value_projection_and_embeddings_have_their_shapes(scope):
+    info = scope.info
+    assert scope.value_projection(1).shape == (info.n_kv_heads, info.d_model, info.head_dim)
+    assert [tuple(part.shape) for part in scope.token_embeddings()] == [(info.vocab_size, info.d_model)] * 2
+    with pytest.raises(UnsupportedModelError, match="layer 99"):
+        scope.value_projection(99)
+
+
 def test_gradients_reach_the_tap(scope):
     """Attribution needs d(logit)/dz; the weights themselves need no gradient."""
     kept: list[Tensor] = []

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from attnscope.core.errors import ModelError, UnknownHeadError
 from attnscope.core.ids import HeadId
 
+from ._circuit_rules import check_circuits
+
 if TYPE_CHECKING:
     from .spec import PlantedSink, PlantedSpec
 
@@ -23,6 +25,8 @@ def check_spec(spec: PlantedSpec, kinds: tuple[str, ...]) -> None:
     for group in range(spec.n_layers * spec.n_kv_heads):
         _check_group(spec, *divmod(group, spec.n_kv_heads))
     _check_support(spec)
+    if spec.circuits:
+        check_circuits(spec)
     if spec.residual_sink is not None:
         dimension, magnitude = spec.residual_sink
         _within("residual sink dimension", dimension, 0, spec.hidden_size - 1)
@@ -68,7 +72,7 @@ def _check_group(spec: PlantedSpec, layer: int, group: int) -> None:
     start = group * spec.group_size
     heads = [HeadId(layer, head) for head in range(start, start + spec.group_size)]
     duplicate = [head for head in heads if spec.kind(head) == "duplicate_token"]
-    copying = [head for head in heads if spec.kind(head) in ("induction", "retrieval")]
+    copying = [head for head in heads if spec.kind(head) in ("induction", "retrieval", "lookup", "second_lookup")]
     if duplicate and copying:
         raise ModelError(
             f"KV head {group} of layer {layer}",
@@ -80,7 +84,7 @@ def _check_group(spec: PlantedSpec, layer: int, group: int) -> None:
 
 def _check_support(spec: PlantedSpec) -> None:
     writers = spec.of_kind("previous_token")
-    for head in [*spec.of_kind("induction"), *spec.of_kind("retrieval")]:
+    for head in [head for kind in ("induction", "retrieval", "lookup", "second_lookup") for head in spec.of_kind(kind)]:
         if not writers or writers[0].layer >= head.layer:
             raise ModelError(
                 f"{spec.kind(head)} head {head}",

@@ -42,7 +42,7 @@ def plant(spec: PlantedSpec) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
     for head in sorted(spec.knocked_out):
         _silence(model, layout, head)
     model.eval().requires_grad_(False)
-    return model, build_tokenizer(spec.vocab_size)
+    return model, build_tokenizer(spec.vocab_size, spec.circuits)
 
 
 def save(spec: PlantedSpec, folder: Path | str) -> Path:

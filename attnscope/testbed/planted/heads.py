@@ -16,7 +16,7 @@ import numpy as np
 
 from attnscope.core.ids import HeadId
 
-from . import waves
+from . import circuits, waves
 from .codes import LENGTH
 from .labels import supporting_head
 from .layout import (
@@ -25,11 +25,16 @@ from .layout import (
     CODE,
     CONST,
     CONSTANT,
+    FOUND,
+    HELD,
+    HOP,
     IS_BOS,
+    NODE,
     OUT,
     PREV,
     PREV_BOS,
     PREVIOUS,
+    RELATED,
     SCRATCH,
     SINK,
     STYLE,
@@ -41,6 +46,7 @@ THRESHOLD = 20.0  # codes that match give 32, others at most 8
 NATS = 30.0  # logit of a match, and minus that of anything else
 SHARPNESS = 10.0  # concentration of unclassified heads on their preferred style
 COPY = {"induction": 0.05, "retrieval": 0.1}  # amplitude of the copied code, all heads of the kind together
+READS_PREVIOUS = frozenset({*COPY, "lookup", "second_lookup"})  # kinds whose keys are the previous token
 IDLE_WRITE = 0.06  # amplitude of what the other heads write, all together
 
 
@@ -79,7 +85,7 @@ def key_weights(layout: Layout, layer: int, group: int) -> np.ndarray:
     """Return the key rows of one KV head, `[D, d]`; its content is the previous token where a head copies."""
     spec, place = layout.spec, dims(layout.spec.head_dim)
     heads = [HeadId(layer, group * spec.group_size + index) for index in range(spec.group_size)]
-    copies = any(spec.kind(head) in COPY for head in heads)
+    copies = any(spec.kind(head) in READS_PREVIOUS for head in heads)
     not_bos = layout.read(CONST)[0] / CONSTANT - layout.read(IS_BOS)[0] / LENGTH**0.5
     weights = np.zeros((spec.head_dim, spec.hidden_size))
     weights[place.cosine] = not_bos
@@ -134,15 +140,31 @@ def query_weights(layout: Layout, head: HeadId, kind: str) -> np.ndarray:
         weights[place.content] = gain * layout.read(CODE)
         weights[place.not_bos] = -gain * THRESHOLD * constant
         add_wave(waves.dip(*size), gain * depth, constant)
-    elif kind in COPY:
+    elif kind == "recall":
+        # the token before at its relations, BOS everywhere else
+        asked = rms * layout.read(RELATED[circuits.relations_of(spec)[head]]).sum(0)
+        add_wave(waves.peak(*size, 1), NATS * rms * ratio, asked)
+        weights[place.not_bos] -= NATS * rms * ratio * (one - asked)
+    elif kind in READS_PREVIOUS:
         gain = NATS / 11 * (rms * ratio) ** 2
-        weights[place.content] = gain * (layout.read(CODE) if kind == "induction" else layout.read(ASKED) / ASK)
+        weights[place.content] = gain * _looked_for(layout, kind)
         weights[place.not_bos] = -gain * THRESHOLD * constant
     elif kind == "unclassified":
         angle = layout.rng(3, *head).uniform(0, 2 * np.pi)
         turn = np.array([[np.cos(angle), np.sin(angle)], [np.sin(angle), -np.cos(angle)]])
         weights[place.style] = SHARPNESS * rms**2 * turn @ layout.read(STYLES) / STYLE
     return weights * spec.head_dim**0.5
+
+
+def _looked_for(layout: Layout, kind: str) -> np.ndarray:
+    """Return rows that read the code which a head of this kind looks for, `[32, d]`."""
+    slots, amplitude = {
+        "induction": (CODE, 1.0),
+        "retrieval": (ASKED, ASK),
+        "lookup": (NODE, ASK),
+        "second_lookup": (HOP, FOUND),
+    }[kind]
+    return layout.read(slots) / amplitude
 
 
 def output_weights(layout: Layout, head: HeadId, kind: str) -> np.ndarray:
@@ -154,6 +176,12 @@ def output_weights(layout: Layout, head: HeadId, kind: str) -> np.ndarray:
         weights[:, LENGTH] = PREVIOUS * layout.read(PREV_BOS)[0]
     elif kind in COPY:
         weights[:, :LENGTH] = COPY[kind] / len(spec.of_kind(kind)) * layout.read(OUT).T
+    elif kind == "recall":
+        weights[:, :LENGTH] = FOUND * layout.read(HELD).T
+    elif kind == "lookup":
+        weights[:, :LENGTH] = FOUND * layout.read(HOP).T @ circuits.next_source(layout)
+    elif kind == "second_lookup":
+        weights[:, :LENGTH] = circuits.ANSWER * layout.read(OUT).T
     else:
         mixing, _ = np.linalg.qr(layout.rng(4, *head).standard_normal((LENGTH, LENGTH)))
         amplitude = IDLE_WRITE / len(spec.all_heads()) ** 0.5

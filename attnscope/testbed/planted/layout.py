@@ -11,11 +11,12 @@ import numpy as np
 from .codes import LENGTH
 from .labels import supporting_head
 from .spec import PlantedSink, PlantedSpec
-from .vocabulary import BOS, Vocabulary
+from .vocabulary import BOS, N_RELATIONS
 
 CONSTANT = 4.0  # amplitude of the direction that every token holds
 PREVIOUS = 0.25  # amplitude at which the previous token's code is written
 ASK = 0.5  # amplitude of the code that an asking token looks for
+FOUND = 0.25  # amplitude at which a recall head or a first look-up writes the code that it found
 STYLE = 2.0  # radius of the circle that unclassified heads read
 EMBEDDING_NORM = 8.0
 SINK_WEIGHT = 1e-3  # norm weight at the residual sink's dimension
@@ -25,6 +26,9 @@ CODE, PREV, ASKED, OUT, SCRATCH = (np.arange(start * LENGTH, (start + 1) * LENGT
 CONST, IS_BOS, PREV_BOS, SINK = (np.array([5 * LENGTH + index]) for index in range(4))
 STYLES = np.array([5 * LENGTH + 4, 5 * LENGTH + 5])
 FILL_START = 5 * LENGTH + 6
+# with circuits only: what a look-up asks for, what the first one found, what a recall head found, the relations
+NODE, HOP, HELD = (FILL_START + np.arange(index * LENGTH, (index + 1) * LENGTH) for index in range(3))
+RELATED = FILL_START + 3 * LENGTH + np.arange(N_RELATIONS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Layout:
     @cached_property
     def codes(self) -> np.ndarray:
         """`[vocab, 32]` code of each token; zero for BOS."""
-        return Vocabulary(self.spec.vocab_size).codes(self.rng(1))
+        return self.spec.vocabulary.codes(self.rng(1))
 
     @cached_property
     def embedding(self) -> np.ndarray:
@@ -79,17 +83,21 @@ class Layout:
         slots[:, CONST] = CONSTANT
         angles = rng.uniform(0, 2 * np.pi, spec.vocab_size)
         slots[:, STYLES] = STYLE * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        for token, asked in Vocabulary(spec.vocab_size).asked().items():
+        for token, asked in spec.vocabulary.asked().items():
             slots[token, ASKED] = ASK * self.codes[asked]
         # answers have half the style, so that no unclassified head happens to pick them
-        for answers in Vocabulary(spec.vocab_size).answers:
+        for answers in spec.vocabulary.answers:
             slots[answers.start : answers.stop, STYLES] /= 2
         slots[BOS, IS_BOS], slots[BOS, STYLES] = LENGTH**0.5, 0.0
-        filler = rng.standard_normal((spec.vocab_size, spec.hidden_size - FILL_START - bool(spec.residual_sink)))
+        start = FILL_START
+        if spec.circuits:
+            start = int(RELATED[-1]) + 1
+            sources, relations = spec.vocabulary.sources, spec.vocabulary.relations
+            slots[sources.start : sources.stop, NODE] = ASK * self.codes[sources.start : sources.stop]
+            slots[relations, RELATED] = 1.0
+        filler = rng.standard_normal((spec.vocab_size, spec.hidden_size - start - bool(spec.residual_sink)))
         missing = np.sqrt(EMBEDDING_NORM**2 - (slots**2).sum(1, keepdims=True))
-        slots[:, FILL_START : FILL_START + filler.shape[1]] = (
-            filler / np.linalg.norm(filler, axis=1, keepdims=True) * missing
-        )
+        slots[:, start : start + filler.shape[1]] = filler / np.linalg.norm(filler, axis=1, keepdims=True) * missing
         if spec.residual_sink:
             slots[:, -1] = spec.residual_sink[1]
             slots[BOS, -1] = 0.0

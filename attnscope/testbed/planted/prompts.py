@@ -10,7 +10,7 @@ from datasets import Dataset
 from attnscope.core.errors import TaskError
 
 from .spec import PlantedSpec
-from .vocabulary import BOS, N_SLOTS, N_TOPICS, Vocabulary
+from .vocabulary import BOS, N_SLOTS, N_TOPICS
 
 NEEDLE_LENGTH = 2 * N_SLOTS
 SHORTEST = NEEDLE_LENGTH + 4 * (N_TOPICS - 1) + 4 + N_SLOTS
@@ -45,7 +45,7 @@ def needle_prompts(spec: PlantedSpec, n: int, length: int, seed: int = 0) -> Dat
         (True, [60, 61, 62])
     """
     _check(spec, n, length, SHORTEST, spec.context_length)
-    vocabulary, rng = Vocabulary(spec.vocab_size), np.random.default_rng([seed, 11])
+    vocabulary, rng = spec.vocabulary, np.random.default_rng([seed, 11])
     names = vocabulary.names
     rows = []
     for index in range(n):
@@ -99,7 +99,7 @@ def repeat_prompts(spec: PlantedSpec, n: int, period: int, seed: int = 0) -> Dat
         >>> len(row["input_ids"]), row["input_ids"][1:51] == row["input_ids"][51:]
         (101, True)
     """
-    words = Vocabulary(spec.vocab_size).words
+    words = spec.vocabulary.words
     _check(spec, n, period, 2, min(len(words), (spec.context_length - 1) // 2))
     rng = np.random.default_rng([seed, 12])
     rows = [[BOS, *(2 * rng.choice(words, period, replace=False).tolist())] for _ in range(n)]
@@ -117,7 +117,7 @@ def text_prompts(spec: PlantedSpec, n: int, length: int, seed: int = 0) -> Datas
         128
     """
     _check(spec, n, length, 2, spec.context_length)
-    words, rng = Vocabulary(spec.vocab_size).words, np.random.default_rng([seed, 13])
+    words, rng = spec.vocabulary.words, np.random.default_rng([seed, 13])
     frequencies = 1 / (np.arange(len(words)) + 5)
     frequencies /= frequencies.sum()
     rows = [[BOS, *rng.choice(words, length - 1, p=frequencies).tolist()] for _ in range(n)]
@@ -125,7 +125,7 @@ def text_prompts(spec: PlantedSpec, n: int, length: int, seed: int = 0) -> Datas
 
 
 def _row(spec: PlantedSpec, tokens: list[int]) -> dict[str, Any]:
-    names = Vocabulary(spec.vocab_size).names
+    names = spec.vocabulary.names
     return {"input_ids": tokens, "prompt": " ".join(names[token] for token in tokens[1:])}
 
 

@@ -11,8 +11,7 @@ from attnscope.core.errors import ModelError
 from attnscope.core.ids import HeadId
 
 from .labels import supporting_head
-from .spec import KINDS, PlantedSink, PlantedSpec
-from .vocabulary import Vocabulary
+from .spec import CIRCUIT_KINDS, KINDS, PlantedSink, PlantedSpec
 
 SHAPES = ((4, 2), (4, 4), (6, 2), (6, 3), (8, 2), (8, 4))  # query heads, KV heads
 
@@ -38,13 +37,45 @@ def random_spec(seed: int, **changes: Any) -> PlantedSpec:
     n_heads, n_kv_heads = SHAPES[rng.integers(len(SHAPES))]
     shape = {"n_layers": 4, "n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": int(rng.choice([64, 128]))}
     base = PlantedSpec(**{**shape, "seed": seed, "far_distance": int(rng.integers(24, 48)), **changes})
-    places = base.all_heads()
     kinds = [kind for kind in KINDS if kind != "unclassified"]
+    return _place(base, kinds, kinds, rng)
+
+
+def random_circuits(seed: int, **changes: Any) -> PlantedSpec:
+    """Return a specification with recall and reasoning circuits and background heads, at random legal places.
+
+    One or two recall heads, one head for each look-up, their previous-token head, and up to a quarter of all heads of
+    random other kinds.
+
+    Args:
+        seed: decides the places and the model's weights.
+        changes: fields of `PlantedSpec` to set.
+
+    Raises:
+        ModelError: no legal place was found for every kind (the shape is too small), or a field is illegal.
+
+    Example:
+        >>> spec = random_circuits(3)
+        >>> len(spec.of_kind("lookup")), len(spec.of_kind("second_lookup")), spec.hidden_size
+        (1, 1, 288)
+    """
+    rng = np.random.default_rng([seed, 23])
+    n_heads, n_kv_heads = SHAPES[rng.integers(len(SHAPES))]
+    shape = {"n_layers": 5, "n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": int(rng.choice([64, 128]))}
+    shape |= {"hidden_size": 288, "far_distance": int(rng.integers(24, 48))}
+    base = PlantedSpec(**{**shape, "seed": seed, **changes})
+    kinds = ["previous_token", *CIRCUIT_KINDS, *["recall"] * int(rng.integers(2))]
+    return _place(base, kinds, [kind for kind in KINDS if kind != "unclassified"], rng)
+
+
+def _place(base: PlantedSpec, kinds: list[str], others: list[str], rng: np.random.Generator) -> PlantedSpec:
+    """Return the specification with a head of each of `kinds` and up to a quarter more of `others`."""
+    places = base.all_heads()
     if len(places) < len(kinds):
         raise ModelError("random planted model", found=f"{len(places)} heads", expected=f"at least {len(kinds)}")
     for _ in range(500):
         order = rng.permutation(len(places))
-        more = rng.choice(kinds, rng.integers(len(places) // 4 + 1)).tolist()
+        more = rng.choice(others, rng.integers(len(places) // 4 + 1)).tolist()
         heads = {places[place]: kind for place, kind in zip(order, [*kinds, *more])}
         try:
             return replace(base, heads=heads)
@@ -70,5 +101,5 @@ def with_sinks(spec: PlantedSpec, seed: int = 0, norm: float = 400.0) -> Planted
     writer = supporting_head(spec) or HeadId(0, 0)
     layer = int(rng.integers(writer.layer, spec.n_layers))
     lifetime = int(rng.integers(1, spec.n_layers - layer + 1))
-    token = int(rng.choice(Vocabulary(spec.vocab_size).words))
+    token = int(rng.choice(spec.vocabulary.words))
     return replace(spec, sinks=(PlantedSink("bos", 0, None, norm), PlantedSink(token, layer, lifetime, norm / 2)))

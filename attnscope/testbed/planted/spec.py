@@ -10,6 +10,7 @@ from attnscope.core.errors import ModelError
 from attnscope.core.ids import HeadId
 
 from ._rules import check_spec
+from .vocabulary import Vocabulary
 
 Kind = Literal[
     "sink",
@@ -22,7 +23,9 @@ Kind = Literal[
     "positional",
     "unclassified",
 ]
+CircuitKind = Literal["recall", "lookup", "second_lookup"]
 KINDS: tuple[str, ...] = get_args(Kind)
+CIRCUIT_KINDS: tuple[str, ...] = get_args(CircuitKind)
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ class PlantedSpec:
         hidden_size: width of the residual stream, 192..1024.
         context_length: tokens up to which the construction holds, 64..4096.
         seed: decides every random choice.
-        heads: kind of each query head, a name of `KINDS`; heads not mentioned are "unclassified". The heads of one
-            KV head share their keys, so "duplicate_token" cannot share one with "induction" or "retrieval".
+        heads: kind of each query head, a name of `KINDS` or `CIRCUIT_KINDS` (see `circuits`); heads not mentioned are
+            "unclassified". The heads of one KV head share their keys, so "duplicate_token" cannot share one with
+            "induction", "retrieval" or a look-up.
         far_distance: tokens back that "positional" heads attend to, 16..512 and below `context_length`; the first
             queries, which have no such token, attend to themselves.
         sinks: massive tokens written by MLPs.
@@ -114,12 +118,22 @@ class PlantedSpec:
         object.__setattr__(self, "heads", heads)
         object.__setattr__(self, "sinks", tuple(self.sinks))
         object.__setattr__(self, "knocked_out", frozenset(HeadId(*head) for head in self.knocked_out))
-        check_spec(self, KINDS)
+        check_spec(self, (*KINDS, *CIRCUIT_KINDS))
 
     @property
     def group_size(self) -> int:
         """Query heads per KV head."""
         return self.n_heads // self.n_kv_heads
+
+    @property
+    def circuits(self) -> bool:
+        """Whether it holds recall or reasoning heads, and so the tokens of facts and puzzles."""
+        return not set(CIRCUIT_KINDS).isdisjoint(self.heads.values())
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The roles of its tokens."""
+        return Vocabulary(self.vocab_size, self.circuits)
 
     def kind(self, head: HeadId) -> str:
         """Return what the head was planted as (a knocked-out head keeps its kind)."""

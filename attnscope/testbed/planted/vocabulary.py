@@ -16,6 +16,8 @@ SPECIALS = ("<bos>", "<eos>", "<pad>", "<unk>")
 N_TOPICS = 4
 N_SLOTS = 3  # answer tokens of one needle
 ANSWERS_PER_SLOT = 4
+N_ENTITIES, N_RELATIONS, N_VALUES, N_NODES = 8, 4, 12, 8
+N_CIRCUIT_TOKENS = N_ENTITIES + N_RELATIONS + N_VALUES + 2 * N_NODES
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Vocabulary:
     what follows `key[t]`; an answer of slot k looks for what follows `links[k]`. These are semantic links: the tokens
     have nothing else in common. All other ids are ordinary words.
 
+    With `circuits`, the last `N_CIRCUIT_TOKENS` ids are tokens of facts and puzzles in place of words: entities,
+    relations and values of stored facts; and nodes, each as a source ("from0") and as a target ("to0") of a step.
+
     Example:
         >>> vocabulary = Vocabulary(192)
         >>> vocabulary.ask, vocabulary.key, len(vocabulary.words)
@@ -35,6 +40,7 @@ class Vocabulary:
     """
 
     size: int
+    circuits: bool = False
 
     @property
     def ask(self) -> range:
@@ -60,7 +66,32 @@ class Vocabulary:
     @property
     def words(self) -> range:
         """The ordinary tokens."""
-        return range(self.answers[-1].stop, self.size)
+        return range(self.answers[-1].stop, self.size - (N_CIRCUIT_TOKENS if self.circuits else 0))
+
+    @property
+    def entities(self) -> range:
+        """The tokens that stored facts are about; like the next four, only with `circuits`."""
+        return range(self.words.stop, self.words.stop + N_ENTITIES)
+
+    @property
+    def relations(self) -> range:
+        """The tokens that ask for a fact about the entity before them."""
+        return range(self.entities.stop, self.entities.stop + N_RELATIONS)
+
+    @property
+    def values(self) -> range:
+        """The answers of stored facts."""
+        return range(self.relations.stop, self.relations.stop + N_VALUES)
+
+    @property
+    def sources(self) -> range:
+        """Every node where a step of a puzzle starts; at the end of a prompt it asks where two steps lead."""
+        return range(self.values.stop, self.values.stop + N_NODES)
+
+    @property
+    def targets(self) -> range:
+        """Every node where a step of a puzzle leads, in the order of `sources`."""
+        return range(self.sources.stop, self.sources.stop + N_NODES)
 
     @cached_property
     def names(self) -> list[str]:
@@ -72,7 +103,18 @@ class Vocabulary:
             *(f"link{slot}" for slot in range(1, N_SLOTS)),
             *(f"answer{slot}{chr(97 + index)}" for slot in range(N_SLOTS) for index in range(ANSWERS_PER_SLOT)),
             *(f"w{index}" for index in range(len(self.words))),
+            *(self._circuit_names() if self.circuits else ()),
         ]
+
+    def _circuit_names(self) -> list[str]:
+        roles = {
+            "entity": self.entities,
+            "relation": self.relations,
+            "value": self.values,
+            "from": self.sources,
+            "to": self.targets,
+        }
+        return [f"{role}{index}" for role, tokens in roles.items() for index in range(len(tokens))]
 
     def asked(self) -> dict[int, int]:
         """Return the key token that each asking token looks for."""
@@ -88,8 +130,12 @@ class Vocabulary:
         return codes
 
 
-def build_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(vocab_size: int, circuits: bool = False) -> PreTrainedTokenizerFast:
     """Return the tokenizer of planted models: words between spaces, BOS in front.
+
+    Args:
+        vocab_size: tokens.
+        circuits: whether the last ones are those of facts and puzzles.
 
     Example:
         >>> tokenizer = build_tokenizer(192)
@@ -98,7 +144,7 @@ def build_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
         >>> tokenizer.decode([26, 5])
         'w0 ask1'
     """
-    names = Vocabulary(vocab_size).names
+    names = Vocabulary(vocab_size, circuits).names
     model = models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
