@@ -12,7 +12,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from attnscope.analyses.distance_weights import distance_weights
-from attnscope.core.errors import TaskError, UnknownHeadError
+from attnscope.core.batch import Batch
+from attnscope.core.errors import TaskError, UnknownHeadError, UnsupportedModelError
 from attnscope.core.ids import HeadId
 from attnscope.edits._base import Edit
 from attnscope.edits.knock_out import KnockOut
@@ -20,6 +21,7 @@ from attnscope.edits.knock_out_sinks import KnockOutSinks
 from attnscope.edits.scale_head import ScaleHead
 from attnscope.edits.static_attention import StaticAttention
 from attnscope.edits.uniform_attention import UniformAttention
+from attnscope.engine._distances import Distances
 from attnscope.engine.recordings import record_heads
 from attnscope.engine.reference import Reference, measure_reference
 from attnscope.models._loading import load
@@ -134,11 +136,9 @@ def test_a_softmax_of_distance_comes_back(sink: float) -> None:
 def measured() -> tuple[Any, PlantedSpec, Dataset, Reference]:
     kinds = {
         HeadId(0, 0): "positional",
-        HeadId(0, 1): "positional",
         HeadId(0, 2): "previous_token",
         HeadId(0, 3): "uniform",
         HeadId(1, 0): "induction",
-        HeadId(1, 2): "local",
     }
     spec = PlantedSpec(n_layers=2, heads=kinds)
     model, tokenizer = planted.plant(spec)
@@ -147,12 +147,55 @@ def measured() -> tuple[Any, PlantedSpec, Dataset, Reference]:
     return scope, spec, planted.repeat_prompts(spec, n=2, period=60, seed=2), reference
 
 
-@pytest.mark.parametrize("kind", ["positional", "previous_token", "uniform", "local", "induction"])
-def test_planted_heads(measured: tuple[Any, PlantedSpec, Dataset, Reference], kind: str) -> None:
+@pytest.mark.parametrize("kind", ["positional", "previous_token", "uniform"])
+def test_planted_heads_that_look_by_distance_stay(
+    measured: tuple[Any, PlantedSpec, Dataset, Reference], kind: str
+) -> None:
     scope, spec, prompts, reference = measured
     for head in spec.of_kind(kind):
-        own = record_heads(scope, prompts, [head]).values[head.layer]
-        fixed = record_heads(scope, prompts, [head], edits=[reference.static_attention([head])]).values[head.layer]
-        error = float((own - fixed).abs().max() / own.abs().max())
-        print(kind, head, error)
-        assert error > 0.1 if kind == "induction" else error < 1e-5
+        own, fixed = before_and_after(scope, prompts, head, reference)
+        if kind == "positional":  # what stands that far back is BOS, whose key planted heads leave out
+            own, fixed = (
+                torch.cat([z[:, : spec.far_distance], z[:, spec.far_distance + 1 :]], 1) for z in (own, fixed)
+            )
+        assert (own - fixed).abs().max() < 1e-5 * own.abs().max()
+
+
+def test_a_planted_head_that_looks_by_content_changes(
+    measured: tuple[Any, PlantedSpec, Dataset, Reference],
+) -> None:
+    scope, spec, prompts, reference = measured
+    (head,) = spec.of_kind("induction")
+    own, fixed = before_and_after(scope, prompts, head, reference)
+    assert (own - fixed).abs().max() > 0.5 * own.abs().max()
+
+
+def before_and_after(scope: Any, prompts: Dataset, head: HeadId, reference: Reference) -> tuple[Tensor, Tensor]:
+    edit = reference.static_attention([head])
+    return tuple(record_heads(scope, prompts, [head], edits=edits).values[head.layer] for edits in ([], [edit]))  # type: ignore[return-value]
+
+
+def test_a_head_that_looks_beyond_the_start_keeps_what_it_does_there() -> None:
+    angle = torch.arange(16.0) * torch.pi / 16
+    q, k = (torch.stack([x.cos(), x.sin()], -1)[None, None] for x in (angle - torch.pi / 4, angle))
+    v = torch.eye(16)[None, None]
+    call = AttentionCall(0, 600 * q, k, v[..., :2], 1.0).replace(v=v)  # all on the key 4 back, or on the first
+    batch = Batch(torch.zeros(1, 16, dtype=torch.long), torch.ones(1, 16, dtype=torch.bool), (0,), 1)
+    info = load(backend="toy").info
+    distances = Distances(info, [16], "auto")
+    distances.add(call, batch)
+    weights, sinks = distances.weights()
+    assert 0 < weights[0][0, 0] < 1e-8
+    edit = StaticAttention((HeadId(0, 0),), weights, distances.edges, sinks)
+    own, fixed = attend(call).output, edit.output(call, torch.zeros(1, 1, 16, 16))
+    assert own is not None
+    torch.testing.assert_close(fixed[:, :, 4:], own[:, :, 4:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(fixed[:, :, :4], own[:, :, :4], atol=0.05, rtol=0)
+
+
+def test_a_reference_needs_causal_attention_and_prompts_within_reach() -> None:
+    info = load(backend="toy").info
+    with pytest.raises(UnsupportedModelError, match="causal"):
+        Distances(info.model_copy(update={"causal": False}), [4], "auto")
+    with pytest.raises(TaskError, match="4 at most, 4 skipped"):
+        measure_reference(load(backend="toy"), Dataset.from_dict({"input_ids": [[1, 2, 3, 4]]}), skip=4)
