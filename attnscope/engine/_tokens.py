@@ -26,35 +26,46 @@ def running_tokens(scope: Scope, batch: Batch | None) -> Iterator[Callable[[Tens
     same position in one forward, in decode steps and in `generate`.
     """
     prompts = None if batch is None else batch.prompts
-    given: dict[str, Any] = {}
-
-    def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        given.clear()
-        given.update({**bound, **bound.get("kwargs", {})})
-        cache = next((given[name] for name in ("past_key_values", "cache") if given.get(name) is not None), None)
-        given["offset"] = 0 if cache is None else int(cache.get_seq_length())  # layers are about to add to it
-
-    def tokens(x: Tensor) -> Tokens:
-        if given:
-            return Tokens(_positions(given, x), prompts)
-        known = batch is not None and batch.valid.shape == x.shape[:2]
-        return Tokens(count(batch.valid).to(x.device) if batch is not None and known else None, prompts)
-
-    if not hasattr(scope.model, "base_model"):
-        yield tokens
+    if not hasattr(scope.model, "base_model"):  # not a transformers model: batches alone run, and whole
+        yield lambda x: Tokens(None if batch is None else count(batch.valid).to(x.device), prompts)
         return
-    handle = body_of(scope.model).register_forward_pre_hook(before, with_kwargs=True)
+    body = body_of(scope.model)
+    forward = _Forward(inspect.signature(body.forward))
+    handle = body.register_forward_pre_hook(forward.begin, with_kwargs=True)
     try:
-        yield tokens
+        yield lambda x: Tokens(forward.positions(x), prompts)
     finally:
         handle.remove()
 
 
-def _positions(given: dict[str, Any], x: Tensor) -> Tensor | None:
-    mask, offset, (b, t) = given.get("attention_mask"), given["offset"], x.shape[:2]
-    if mask is None:
-        return torch.arange(offset, offset + t, device=x.device).expand(b, t)
-    if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] < offset + t:
-        return None
-    return count(mask[:, : offset + t].bool())[:, offset:].expand(b, t).to(x.device)
+class _Forward:
+    """What the running forward was given."""
+
+    def __init__(self, signature: inspect.Signature) -> None:
+        self.signature = signature
+        self.mask: Any = None
+        self.offset = 0
+        self._positions: Tensor | None = None
+
+    def begin(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the mask, and the tokens in the cache before layers add to it."""
+        bound = self.signature.bind_partial(*args, **kwargs).arguments
+        given = {**bound, **bound.get("kwargs", {})}
+        cache = next((given[name] for name in ("past_key_values", "cache") if given.get(name) is not None), None)
+        self.mask, self.offset = given.get("attention_mask"), 0 if cache is None else int(cache.get_seq_length())
+        self._positions = None
+
+    def positions(self, x: Tensor) -> Tensor | None:
+        """Return the position of each token `[B, T]`; None where the mask does not say."""
+        b, t = x.shape[:2]
+        if self._positions is None or self._positions.shape != (b, t):
+            self._positions = self._count(b, t, x.device)
+        return None if self._positions is None else self._positions.to(x.device)
+
+    def _count(self, b: int, t: int, device: torch.device) -> Tensor | None:
+        end = self.offset + t
+        if self.mask is None:
+            return torch.arange(self.offset, end, device=device).expand(b, t)
+        if not isinstance(self.mask, Tensor) or self.mask.dim() != 2 or self.mask.shape[1] < end:
+            return None
+        return count(self.mask[:, :end].bool())[:, self.offset :].expand(b, t)

@@ -13,7 +13,7 @@ from attnscope_kernels import AttentionCall, Result, Want, attend
 
 from ..core.batch import Batch
 from ..models._base import ResidualTap, Site
-from ._tokens import running_tokens
+from ._tokens import Tokens, running_tokens
 
 if TYPE_CHECKING:
     from ..edits._base import Edit
@@ -84,6 +84,8 @@ def edited(
             z = edit.output(call, z, again)
         return z
 
+    tokens: Callable[[Tensor], Tokens]
+
     def streams(layer: int, site: Site, x: Tensor) -> Tensor:
         for edit in edits:
             if site in edit.sites:
@@ -94,7 +96,8 @@ def edited(
 
     wanted = list(dict.fromkeys([*(site for edit in edits for site in edit.sites), *sites]))
     with ExitStack() as stack:
-        tokens = stack.enter_context(running_tokens(scope, batch))
+        if any(edit.sites for edit in edits):
+            tokens = stack.enter_context(running_tokens(scope, batch))
         stack.enter_context(scope.attach(tap, streams if wanted else None, wanted))
         yield
 

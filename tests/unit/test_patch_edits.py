@@ -142,6 +142,46 @@ def test_generation_is_a_forward_of_the_whole(name: str) -> None:
         assert differ(whole, scope.model(input_ids=made.sequences).logits[:, 4:-1])
 
 
+@each_architecture
+def test_a_prompt_in_pieces_is_the_prompt_at_once(name: str, cache_argument: Any) -> None:
+    scope = small_scope(name)
+    source = record_heads(scope, CLEAN.select([0]), ALL)
+    edits: list[Edit] = [
+        PatchHead(ALL[:5], source, (1, 3, 4)),
+        EditResidual("neurons", (0, 1), "zero", (2, 5), columns=tuple(range(20))),
+        Steer(torch.linspace(-1, 1, 32), 2.0, (0,), (3, 6)),
+    ]
+    ids = torch.tensor([CORRUPT["input_ids"][0]])
+    argument, cache, pieces = cache_argument(scope.model), None, []
+    with torch.no_grad(), edited(scope, edits):
+        for piece in (ids[:, :2], ids[:, 2:5], ids[:, 5:6], ids[:, 6:]):
+            output = scope.model(input_ids=piece, use_cache=True, **{argument: cache})
+            cache = output[argument]
+            pieces.append(output.logits)
+    close(torch.cat(pieces, 1)[0], logits(scope, CORRUPT, *edits, indices=[0]))
+
+
+def test_the_stream_knows_positions_under_a_sliding_cache_and_heads_say_where_they_do_not() -> None:
+    model = deepcopy(small_scope("Gemma2").model)
+    for part in model.modules():
+        if getattr(part, "sliding_window", None) is not None:
+            part.sliding_window = 4
+    model.config.sliding_window = 4
+    scope = HFScope(model)
+    ids = torch.tensor([CORRUPT["input_ids"][0]])
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "output_logits": True}
+    steer = Steer(torch.linspace(-3, 3, 32), 2.0, (0, 1), (8,))
+    with torch.no_grad(), edited(scope, [steer]):
+        made = model.generate(ids, return_dict_in_generate=True, **options)
+        whole = model(input_ids=made.sequences).logits[:, 6:-1]
+    close(torch.stack(made.logits, 1), whole)
+    with torch.no_grad():
+        assert differ(model(input_ids=made.sequences).logits[:, 8], whole[:, 2])
+    patch = PatchHead(ALL[:1], record_heads(scope, CLEAN.select([0]), ALL[:1]))
+    with torch.no_grad(), edited(scope, [patch]), pytest.raises(TaskError, match="may have dropped earlier ones"):
+        model.generate(ids, **options)
+
+
 def test_edits_act_in_the_order_given() -> None:
     scope = small_scope("Llama")
     head = (HeadId(1, 2),)
