@@ -193,6 +193,19 @@ def test_a_head_that_looks_beyond_the_start_keeps_what_it_does_there() -> None:
     torch.testing.assert_close(fixed[:, :, :4], own[:, :, :4], atol=0.05, rtol=0)
 
 
+def test_sink_logits_keep_their_share() -> None:
+    call = random_call(batch=2, queries=32, heads=4, kv_heads=2, sink_logits=True)
+    call = call.replace(logit_scale=torch.zeros(4))  # uniform beside the sink logit: a function of distance alone
+    batch = Batch(torch.zeros(2, 32, dtype=torch.long), torch.ones(2, 32, dtype=torch.bool), (0, 1), 2)
+    distances = Distances(load(backend="toy").info, [32, 32], "auto")
+    distances.add(call, batch)
+    weights, sinks = distances.weights()
+    edit = StaticAttention(HEADS, weights, distances.edges, sinks)
+    torch.testing.assert_close(edited(call, edit), edited(call), atol=1e-5, rtol=1e-5)
+    without = StaticAttention(HEADS, weights, distances.edges)
+    assert not torch.allclose(edited(call, without), edited(call), atol=1e-2)
+
+
 def test_a_reference_needs_causal_attention_and_prompts_within_reach() -> None:
     info = load(backend="toy").info
     with pytest.raises(UnsupportedModelError, match="causal"):
