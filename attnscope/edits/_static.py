@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from attnscope_kernels import AttentionCall
 
@@ -30,25 +31,35 @@ def attend_by_distance(call: AttentionCall, weights: Tensor, edges: Sequence[int
         [1.0, 2.5, 4.5]
     """
     b, h, tq, _ = call.q.shape
-    at = call.offset + torch.arange(tq, device=call.q.device)
-    floor = torch.zeros(1, tq, dtype=torch.long, device=call.q.device)
-    if call.segments is not None:
-        every = call.segments.contiguous()
-        floor = torch.searchsorted(every, every)[:, call.offset : call.offset + tq]
-    reach = min(call.offset + tq, call.window or call.offset + tq)
+    reach = farthest(call)
     result = torch.empty(b, h, tq, call.v.shape[3], dtype=torch.float64, device=call.v.device)
     for head in range(h):
-        running = _running(call, head)
-        total = running.new_zeros(b, tq, running.shape[2])
+        before = _sums_before(call, _running(call, head), reach)
+        total = result.new_zeros(b, tq, call.v.shape[3] + 1)
         for number, (low, high) in enumerate(pairwise(edges)):
             if low >= reach:
                 break
-            last = _rows(running, torch.maximum(at - low + 1, floor))
-            total += weights[head, number].double() * (
-                last - _rows(running, torch.maximum(at - min(high, reach) + 1, floor))
-            )
+            total.addcmul_(before(low) - before(min(high, reach)), weights[head, number].double())
         result[:, head] = (total[..., :-1] / (total[..., -1:] + sinks[head].double())).nan_to_num(0.0, 0.0, 0.0)
     return result
+
+
+def _sums_before(call: AttentionCall, running: Tensor, reach: int) -> Callable[[int], Tensor]:
+    """Return a function from a distance to the sums over each query's keys at least so far back `[B, Tq, Dv + 1]`."""
+    tq = call.q.shape[2]
+    if call.segments is None:
+        padded = pad(running, (0, 0, reach, 0))
+        first = reach + call.offset + 1
+        return lambda distance: padded[:, first - distance : first - distance + tq]
+    every = call.segments.contiguous()
+    floor = torch.searchsorted(every, every)[:, call.offset : call.offset + tq]
+    at = call.offset + torch.arange(tq, device=call.q.device)
+
+    def gathered(distance: int) -> Tensor:
+        index = torch.maximum(at - distance + 1, floor)
+        return running.gather(1, index[..., None].expand(-1, -1, running.shape[2]))
+
+    return gathered
 
 
 def _running(call: AttentionCall, head: int) -> Tensor:
@@ -61,11 +72,6 @@ def _running(call: AttentionCall, head: int) -> Tensor:
     values = torch.cat([call.v[:, head // call.group_size].double(), torch.ones_like(factor)], -1)
     values = (values * factor).masked_fill(hidden, 0)
     return torch.cat([values.new_zeros(b, 1, values.shape[2]), values.cumsum(1)], 1)
-
-
-def _rows(running: Tensor, index: Tensor) -> Tensor:
-    index = index.clamp(min=0).expand(running.shape[0], -1)
-    return running.gather(1, index[..., None].expand(-1, -1, running.shape[2]))
 
 
 def farthest(call: AttentionCall) -> int:
