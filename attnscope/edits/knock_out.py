@@ -14,7 +14,7 @@ from attnscope_kernels import AttentionCall, Knockout
 from ..core.errors import TaskError
 from ._base import Edit
 from ._positions import at_positions, queries_at, token_positions
-from ._tokens import Positions, chosen
+from ._tokens import Positions, check_positions, chosen
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class KnockOut(Edit):
         heads: query heads in which it acts; None means all.
 
     Raises:
-        TaskError: a position lies outside the prompt; or positions of single prompts, and the prompts are not known.
+        TaskError: a position below 0; a key beyond those seen so far (queries may be still to come); or positions of
+            single prompts, and the prompts are not known.
 
     Example:
         >>> KnockOut(keys=(0,)).queries is None
@@ -44,6 +45,10 @@ class KnockOut(Edit):
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     _prompts: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_positions("queries of a knockout", self.queries)
+        check_positions("keys of a knockout", self.keys)
 
     def call(self, call: AttentionCall) -> AttentionCall:
         """Add the knockout to the call."""
@@ -61,10 +66,11 @@ class KnockOut(Edit):
         elif self.queries is None:
             queries = torch.ones(b, tq, dtype=torch.bool, device=call.q.device)
         elif positions is None or not call.self_attention:
-            later = tuple(q - call.offset for q in self.queries if q >= call.offset)
-            queries = _mask(later, tq, "query").expand(b, tq).to(call.q.device)
+            own = tuple(q - call.offset for q in self.queries if call.offset <= q < call.offset + tq)
+            queries = _mask(own, tq, "query").expand(b, tq).to(call.q.device)
         else:
-            queries = _at(positions, _mask(self.queries, tk, "query"), call)[:, call.offset : call.offset + tq]
+            own = tuple(q for q in self.queries if q < tk)
+            queries = _at(positions, _mask(own, tk, "query"), call)[:, call.offset : call.offset + tq]
         knockout = Knockout(heads, queries, keys)
         return call.replace(knockouts=(*call.knockouts, knockout))
 

@@ -151,6 +151,7 @@ def test_a_prompt_in_pieces_is_the_prompt_at_once(name: str, cache_argument: Any
         PatchHead(ALL[:5], source, (1, 3, 4)),
         EditResidual("neurons", (0, 1), "zero", (2, 5), columns=tuple(range(20))),
         Steer(torch.linspace(-1, 1, 32), 2.0, (0,), (3, 6)),
+        KnockOut(keys=(0,), queries=(1, 4, 6), layers=(1,)),
     ]
     ids = torch.tensor([CORRUPT["input_ids"][0]])
     argument, cache, pieces = cache_argument(scope.model), None, []
