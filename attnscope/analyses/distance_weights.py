@@ -15,8 +15,8 @@ def distance_weights(
     """Return the weights w(d), one a bin of distances, whose rows have the least mean KL from a head's rows.
 
     A row that sees n keys is w(d) over d < n, divided by their sum. The least KL(row ‖ static row) satisfies
-    w_b = mass_b / Σ over rows (pairs of the row in b / its sum); each step puts the last sums in (MM, 2 or 3 steps
-    where most rows see most of the mass). Attention that is a softmax of distance alone comes back as it is.
+    w_b = mass_b / Σ over rows (pairs of the row in b / its sum); each step puts the last sums in (an MM algorithm).
+    Attention that is a softmax of distance alone comes back as it is.
 
     Args:
         mass: `[H, bins]` attention in each bin, summed over the rows.
