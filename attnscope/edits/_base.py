@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ..core.ids import HeadId
 if TYPE_CHECKING:
     from ..core.batch import Batch
     from ..models._base import Site
+    from ._tokens import Tokens
 
 Attend = Callable[[AttentionCall, Want], Result]
 
@@ -31,8 +33,25 @@ class Edit:
         """Where the edit acts on the residual stream; see `models._base.Site`."""
         return ()
 
-    def stream(self, layer: int, site: Site, x: Tensor, batch: Batch | None) -> Tensor:
-        """Return the residual stream `[B, T, M]` at one of its sites; `batch` says which prompts run, where known."""
+    def bound(self, batch: Batch | None) -> Edit:
+        """Return the edit for forwards of these prompts, or for your own calls of the model (None).
+
+        Edits with a field `_prompts` get to know them there.
+        """
+        if not hasattr(self, "_prompts"):
+            return self
+        own = copy(self)
+        object.__setattr__(own, "_prompts", None if batch is None else batch.prompts)
+        return own
+
+    def record(self) -> dict[str, Any]:
+        """Return the edit as JSON data: its name and parameters, tensors by shape, dtype and SHA-256."""
+        from ._plain import parameters
+
+        return {"edit": self.name, **parameters(self)}
+
+    def stream(self, layer: int, site: Site, x: Tensor, tokens: Tokens | None) -> Tensor:
+        """Return the residual stream `[B, T, M]` at one of its sites; `tokens` says what stands where, where known."""
         return x
 
     def call(self, call: AttentionCall) -> AttentionCall:
@@ -61,7 +80,9 @@ class Edit:
         """
 
 
-def edit_heads(call: AttentionCall, heads: list[int], factor: float, patches: Tensor | None = None) -> AttentionCall:
+def edit_heads(
+    call: AttentionCall, heads: list[int], factor: float, patches: Tensor | None = None, kept: Tensor | None = None
+) -> AttentionCall:
     """Return the call with some heads' outputs multiplied and patched, after the edits that it already has.
 
     Attention itself computes it: no copy of z is made, and a head that only stops may stay uncomputed.
@@ -71,11 +92,35 @@ def edit_heads(call: AttentionCall, heads: list[int], factor: float, patches: Te
         heads: its query heads.
         factor: on their outputs.
         patches: `[B or 1, len(heads), Tq or 1, Dv]` added to them, or None.
+        kept: `[B or 1, len(heads), Tq or 1]` a further factor where there are patches, or None.
     """
     scale = torch.ones(call.q.shape[1], device=call.q.device)
     scale[heads] = factor
-    edit = HeadOutput(scale) if patches is None else HeadOutput(scale, tuple(heads), patches)
+    edit = HeadOutput(scale) if patches is None else HeadOutput(scale, tuple(heads), patches, kept)
     return call.replace(head_output=edit if call.head_output is None else call.head_output.then(edit))
+
+
+def edit_heads_at(
+    call: AttentionCall, heads: list[int], factor: float, patches: Tensor | None, here: Tensor | None
+) -> AttentionCall:
+    """Return the call with some heads' outputs multiplied and patched at some queries; see `edit_heads`.
+
+    Args:
+        call: of one layer.
+        heads: its query heads.
+        factor: on their outputs.
+        patches: `[B or 1, len(heads), Tq or 1, Dv]` added to them, or None.
+        here: `[B, Tq]` bool, the queries; None means all.
+    """
+    if here is None:
+        return edit_heads(call, heads, factor, patches)
+    b, tq = here.shape
+    kept = torch.where(here, factor, 1.0)[:, None].expand(b, len(heads), tq)
+    if patches is None:
+        patches = call.v.new_zeros(1, len(heads), 1, call.v.shape[3])
+    else:
+        patches = torch.where(here[:, None, :, None], patches, 0)
+    return edit_heads(call, heads, 1.0, patches, kept)
 
 
 def all_counted(call: AttentionCall) -> AttentionCall:
@@ -98,7 +143,10 @@ def finish_heads(call: AttentionCall, z: Tensor) -> Tensor:
         return z
     z = z * output.scale.to(z)[:, None, None]
     if output.patches is not None:
-        z[:, list(output.patched)] += output.patches.to(z)
+        patched = list(output.patched)
+        if output.kept is not None:
+            z[:, patched] *= output.kept[..., None].to(z)
+        z[:, patched] += output.patches.to(z)
     return z
 
 

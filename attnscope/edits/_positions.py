@@ -10,6 +10,7 @@ from torch import Tensor
 from attnscope_kernels import AttentionCall
 
 from ..core.errors import TaskError
+from ._tokens import Positions, chosen
 
 
 def token_positions(call: AttentionCall) -> Tensor | None:
@@ -80,3 +81,28 @@ def hide(call: AttentionCall, hidden: Tensor) -> AttentionCall:
     """
     bias = torch.zeros(hidden.shape, device=hidden.device) if call.key_bias is None else call.key_bias
     return call.replace(key_bias=bias.masked_fill(hidden, -math.inf))
+
+
+def query_positions(call: AttentionCall) -> Tensor:
+    """Return the position of each query in its prompt `[B or 1, Tq]`, -1 on padding.
+
+    Example:
+        >>> q = torch.zeros(1, 1, 3, 4)
+        >>> query_positions(AttentionCall(0, q[:, :, 2:], q, q, 1.0)).tolist()
+        [[2]]
+    """
+    tq, positions = call.q.shape[2], token_positions(call)
+    if positions is None or not call.self_attention:
+        return torch.arange(call.offset, call.offset + tq, device=call.q.device)[None]
+    return positions[:, call.offset : call.offset + tq]
+
+
+def queries_at(what: str, call: AttentionCall, where: Positions, prompts: tuple[int, ...] | None) -> Tensor | None:
+    """Return the queries at some positions `[B, Tq]` bool; None for all.
+
+    Raises:
+        TaskError: positions differ by prompt, and the prompts are not known; or no position is known.
+    """
+    if where is None:
+        return None
+    return chosen(what, where, query_positions(call).expand(call.q.shape[0], -1), prompts)

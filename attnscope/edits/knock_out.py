@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from attnscope_kernels import AttentionCall, Knockout
 
 from ..core.errors import TaskError
 from ._base import Edit
-from ._positions import at_positions, token_positions
+from ._positions import at_positions, queries_at, token_positions
+from ._tokens import Positions, check_positions, chosen
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,14 @@ class KnockOut(Edit):
     position 0 also removes the attention sink: results say so by recording the edit.
 
     Attributes:
-        queries: query positions; None means all.
-        keys: key positions.
+        queries: query positions, or prompt → query positions; None means all.
+        keys: key positions, or prompt → key positions (a prompt without any keeps all its keys).
         layers: layers in which it acts; None means all.
         heads: query heads in which it acts; None means all.
 
     Raises:
-        TaskError: a position lies outside the prompt.
+        TaskError: a position below 0; a key beyond those seen so far (queries may be still to come); or positions of
+            single prompts, and the prompts are not known.
 
     Example:
         >>> KnockOut(keys=(0,)).queries is None
@@ -36,10 +40,15 @@ class KnockOut(Edit):
     """
 
     name: ClassVar[str] = "knock_out"
-    keys: tuple[int, ...]
-    queries: tuple[int, ...] | None = None
+    keys: tuple[int, ...] | Mapping[int, tuple[int, ...]] = field(hash=False)
+    queries: Positions = field(default=None, hash=False)
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
+    _prompts: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_positions("queries of a knockout", self.queries)
+        check_positions("keys of a knockout", self.keys)
 
     def call(self, call: AttentionCall) -> AttentionCall:
         """Add the knockout to the call."""
@@ -49,23 +58,37 @@ class KnockOut(Edit):
         tk = call.k.shape[2]
         heads = _mask(self.heads, h, "head").to(call.q.device)
         positions = token_positions(call)
-        keys = _at(positions, _mask(self.keys, tk, "key"), call).expand(b, tk)
-        if self.queries is None:
+        keys = self._keys(positions, call)
+        if isinstance(self.queries, Mapping):
+            at = queries_at("knockout", call, self.queries, self._prompts)
+            assert at is not None
+            queries = at
+        elif self.queries is None:
             queries = torch.ones(b, tq, dtype=torch.bool, device=call.q.device)
         elif positions is None or not call.self_attention:
-            at = tuple(q - call.offset for q in self.queries if q >= call.offset)
-            queries = _mask(at, tq, "query").expand(b, tq).to(call.q.device)
+            own = tuple(q - call.offset for q in self.queries if call.offset <= q < call.offset + tq)
+            queries = _mask(own, tq, "query").expand(b, tq).to(call.q.device)
         else:
-            queries = _at(positions, _mask(self.queries, tk, "query"), call)[:, call.offset : call.offset + tq]
+            own = tuple(q for q in self.queries if q < tk)
+            queries = _at(positions, _mask(own, tk, "query"), call)[:, call.offset : call.offset + tq]
         knockout = Knockout(heads, queries, keys)
         return call.replace(knockouts=(*call.knockouts, knockout))
 
+    def _keys(self, positions: Tensor | None, call: AttentionCall) -> Tensor:
+        b, tk = call.k.shape[0], call.k.shape[2]
+        if not isinstance(self.keys, Mapping):
+            return _at(positions, _mask(self.keys, tk, "key"), call).expand(b, tk)
+        every = torch.arange(tk, device=call.q.device).expand(b, tk) if positions is None else positions
+        found = chosen("knockout", self.keys, every, self._prompts)
+        assert found is not None
+        return found
 
-def _at(positions: torch.Tensor | None, table: torch.Tensor, call: AttentionCall) -> torch.Tensor:
+
+def _at(positions: Tensor | None, table: Tensor, call: AttentionCall) -> Tensor:
     return at_positions(positions, table[None, None].to(call.q.device))[:, 0]
 
 
-def _mask(chosen: tuple[int, ...] | None, size: int, what: str) -> torch.Tensor:
+def _mask(chosen: tuple[int, ...] | None, size: int, what: str) -> Tensor:
     if chosen is None:
         return torch.ones(size, dtype=torch.bool)
     outside = [i for i in chosen if not 0 <= i < size]

@@ -13,8 +13,8 @@ from ..core.errors import TaskError
 from ._base import Edit
 
 if TYPE_CHECKING:
-    from ..core.batch import Batch
     from ..models._base import Site
+    from ._tokens import Tokens
 
 Mode = Literal["mean", "zero", "clamp", "direct_zero", "denom_zero"]
 
@@ -67,13 +67,13 @@ class NormDimensions(Edit):
         ends = {"direct_zero": ("output",), "denom_zero": ("input", "output")}.get(self.mode, ("input",))
         return tuple(f"{kind}_norm_{end}" for end in ends for kind in self.kinds)  # type: ignore[misc]
 
-    def stream(self, layer: int, site: Site, x: Tensor, batch: Batch | None) -> Tensor:
+    def stream(self, layer: int, site: Site, x: Tensor, tokens: Tokens | None) -> Tensor:
         """Return what the norm is to read, or to have given, `[B, T, M]`."""
         self._check(x.shape[-1])
         kind, _, end = site.split("_")
         read = kind if kind == "final" else f"{kind} {layer}"
         if self.mode == "denom_zero":
-            return self._denominator(read, end, x, batch)
+            return self._denominator(read, end, x, tokens)
         chosen = list(self.dimensions)
         changed = x.clone()
         if self.mode == "mean":
@@ -83,9 +83,9 @@ class NormDimensions(Edit):
             changed[..., chosen] = torch.maximum(torch.minimum(x[..., chosen], size), -size)
         else:
             changed[..., chosen] = 0
-        return _spared(changed, x, batch)
+        return _spared(changed, x, tokens)
 
-    def _denominator(self, read: str, end: str, x: Tensor, batch: Batch | None) -> Tensor:
+    def _denominator(self, read: str, end: str, x: Tensor, tokens: Tokens | None) -> Tensor:
         if end == "input":
             self._factors[read] = self._factor(x)
             return x
@@ -94,7 +94,7 @@ class NormDimensions(Edit):
         scaled = (y * self._factors.pop(read) + bias).to(x.dtype)
         chosen = list(self.dimensions)
         scaled[..., chosen] = x[..., chosen]
-        return _spared(scaled, x, batch)
+        return _spared(scaled, x, tokens)
 
     def _factor(self, x: Tensor) -> Tensor:
         """Return rms(x) / rms(x with x_S at 0), `[B, T, 1]`; of deviations from the mean where norms take it away."""
@@ -116,10 +116,8 @@ class NormDimensions(Edit):
             raise TaskError("dimensions of an intervention", found=outside, expected=f"0..{width - 1}")
 
 
-def _spared(changed: Tensor, x: Tensor, batch: Batch | None) -> Tensor:
+def _spared(changed: Tensor, x: Tensor, tokens: Tokens | None) -> Tensor:
     """Return `changed` with each prompt's first token as it was."""
-    if batch is None:
+    if tokens is None or tokens.prompts is None or tokens.positions is None:
         return changed
-    rows, starts = torch.arange(len(x), device=x.device), batch.starts.to(x.device)
-    changed[rows, starts] = x[rows, starts]
-    return changed
+    return torch.where((tokens.positions == 0)[..., None].to(x.device), x, changed)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
 from ..core.errors import TaskError
 from ._base import Edit
+from .edit_residual import EditResidual
 
 if TYPE_CHECKING:
-    from ..core.batch import Batch
     from ..models._base import Site
+    from ._tokens import Tokens
 
 
 @dataclass(frozen=True)
 class RescaleWrite(Edit):
     """Multiply what one module adds to the residual stream at some positions, or put another vector in its place.
 
-    Removing (`factor=0`) or rescaling the write that makes a sink is the causal test of 2512.22213.
+    Removing (`factor=0`) or rescaling the write that makes a sink is the causal test of 2512.22213. `EditResidual`
+    does the same at any site and in any layers.
 
     Attributes:
         layer: 0-based block.
@@ -58,32 +61,15 @@ class RescaleWrite(Edit):
             return ("neurons",)
         return ("attention_output",) if self.module == "attention" else ("mlp_output",)
 
-    def stream(self, layer: int, site: Site, x: Tensor, batch: Batch | None) -> Tensor:
+    def stream(self, layer: int, site: Site, x: Tensor, tokens: Tokens | None) -> Tensor:
         """Return the write, rescaled or replaced at the positions."""
-        if layer != self.layer:
-            return x
-        changed = x.clone()
-        if self.positions is None:
-            changed[:] = self._new(x)
-            return changed
-        if batch is None:
-            raise TaskError(
-                f"rescaling of the {self.module} write of layer {self.layer}",
-                found="positions, and a forward whose prompts are not known",
-                expected="positions=None, or a pass over a prompt set",
-            )
-        starts = batch.starts.tolist()
-        for row, prompt in enumerate(batch.prompts):
-            at = [starts[row] + position for position in self.positions.get(prompt, ())]
-            if at:
-                changed[row, at] = self._new(x[row, at])
-        return changed
+        return self._edit.stream(layer, site, x, tokens)
 
-    def _new(self, write: Tensor) -> Tensor:
+    @cached_property
+    def _edit(self) -> EditResidual:
+        site, layers, positions = self.sites[0], (self.layer,), self.positions
         if self.neurons is not None:
-            kept = write.clone()
-            kept[..., list(self.neurons)] = 0
-            return kept
+            return EditResidual(site, layers, "zero", positions, self.neurons)
         if self.replacement is not None:
-            return self.replacement.to(write).expand_as(write)
-        return write * self.factor
+            return EditResidual(site, layers, "mean", positions, values={self.layer: self.replacement})
+        return EditResidual(site, layers, "scale", positions, factor=self.factor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from attnscope_kernels import AttentionCall, Result, Want, attend
 
 from ..core.batch import Batch
 from ..models._base import ResidualTap, Site
+from ._tokens import Tokens, running_tokens
 
 if TYPE_CHECKING:
     from ..edits._base import Edit
@@ -36,10 +37,13 @@ def edited(
 ) -> Iterator[None]:
     """Attach edits to a model: they change the calls and the residual stream, listeners see what they changed.
 
+    Positions of edits count from each prompt's first token and go on counting while a key/value cache is read: an edit
+    inside the prompt acts while that token runs, and one beyond it on the token that is generated there.
+
     Args:
         scope: a loaded model.
         edits: in the order in which they act.
-        batch: the prompts that will run, for edits at chosen positions; None for your own calls of the model.
+        batch: the prompts that will run, for edits that differ by prompt; None for your own calls of the model.
         want: what `listen` needs of attention.
         implementation: kernel implementation.
         listen: gets every attention call after edits, and its result.
@@ -61,6 +65,7 @@ def edited(
         torch.Size([1, 3, 4096])
     """
 
+    edits = [edit.bound(batch) for edit in edits]
     again = partial(attend, implementation=implementation)
     for index, edit in enumerate(edits):
         edit.check_after(edits[:index])
@@ -79,16 +84,21 @@ def edited(
             z = edit.output(call, z, again)
         return z
 
+    tokens: Callable[[Tensor], Tokens]
+
     def streams(layer: int, site: Site, x: Tensor) -> Tensor:
         for edit in edits:
             if site in edit.sites:
-                x = edit.stream(layer, site, x, batch)
+                x = edit.stream(layer, site, x, tokens(x))
         if residual is not None and site in sites:
             residual(layer, site, x)
         return x
 
     wanted = list(dict.fromkeys([*(site for edit in edits for site in edit.sites), *sites]))
-    with scope.attach(tap, streams if wanted else None, wanted):
+    with ExitStack() as stack:
+        if any(edit.sites for edit in edits):
+            tokens = stack.enter_context(running_tokens(scope, batch))
+        stack.enter_context(scope.attach(tap, streams if wanted else None, wanted))
         yield
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .call import AttentionCall, HeadOutput, Knockout
+from torch import Tensor
+
+from .call import AttentionCall, Knockout
 from .errors import ContractError
+from .head_output import HeadOutput
 
 
 def select_queries(call: AttentionCall, first: int, last: int) -> AttentionCall:
@@ -13,8 +16,8 @@ def select_queries(call: AttentionCall, first: int, last: int) -> AttentionCall:
     if first >= last:
         raise ContractError("selection of queries", found=f"{first}..{last}", expected="at least one query")
     output = call.head_output
-    if output is not None and output.patches is not None and output.patches.shape[2] > 1:
-        output = replace(output, patches=output.patches[:, :, first:last])
+    if output is not None:
+        output = replace(output, patches=_queries(output.patches, first, last), kept=_queries(output.kept, first, last))
     return call.replace(
         q=call.q[:, :, first:last],
         q_offset=call.offset + first,
@@ -43,10 +46,13 @@ def select_heads(call: AttentionCall, heads: list[int]) -> AttentionCall:
     output = call.head_output
     if output is not None:
         kept = [head for head in heads if head in output.patched]
-        patches = None
-        if output.patches is not None and kept:
-            patches = output.patches[:, [output.patched.index(head) for head in kept]]
-        output = HeadOutput(output.scale[heads], tuple(heads.index(head) for head in kept), patches)
+        at = [output.patched.index(head) for head in kept]
+        output = HeadOutput(
+            output.scale[heads],
+            tuple(heads.index(head) for head in kept),
+            output.patches[:, at] if output.patches is not None and kept else None,
+            output.kept[:, at] if output.kept is not None and kept else None,
+        )
     return call.replace(
         q=call.q[:, q],
         k=k,
@@ -57,3 +63,7 @@ def select_heads(call: AttentionCall, heads: list[int]) -> AttentionCall:
         knockouts=tuple(Knockout(x.heads[heads], x.queries, x.keys) for x in call.knockouts),
         head_output=output,
     )
+
+
+def _queries(values: Tensor | None, first: int, last: int) -> Tensor | None:
+    return values if values is None or values.shape[2] == 1 else values[:, :, first:last]

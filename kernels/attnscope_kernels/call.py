@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import ContractError
+from .head_output import HeadOutput
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,42 +30,6 @@ class Knockout:
     heads: Tensor
     queries: Tensor
     keys: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class HeadOutput:
-    """What becomes of each query head's output: z'_h = scale_h · z_h, plus a patch where the head has one.
-
-    Attributes:
-        scale: `[H]` float; 0 stops a head, and an implementation may then leave its attention uncomputed.
-        patched: the P query heads that get a patch.
-        patches: `[B or 1, P, Tq or 1, Dv]`, in the order of `patched`: other activations, or a mean.
-
-    Example:
-        >>> HeadOutput(torch.tensor([1.0, 0.0])).then(HeadOutput(torch.tensor([0.5, 1.0]))).scale
-        tensor([0.5000, 0.0000])
-    """
-
-    scale: Tensor
-    patched: tuple[int, ...] = ()
-    patches: Tensor | None = None
-
-    def then(self, other: HeadOutput) -> HeadOutput:
-        """Return both edits as one, `other` acting on what this one gives."""
-        heads = tuple(sorted({*self.patched, *other.patched}))
-        if not heads:
-            return HeadOutput(self.scale * other.scale)
-        columns = []
-        for head in heads:
-            column = None
-            if self.patches is not None and head in self.patched:
-                mine = self.patches[:, self.patched.index(head)]
-                column = mine * other.scale[head].to(mine)
-            if other.patches is not None and head in other.patched:
-                theirs = other.patches[:, other.patched.index(head)]
-                column = theirs if column is None else column + theirs
-            columns.append(column)
-        return HeadOutput(self.scale * other.scale, heads, torch.stack(torch.broadcast_tensors(*columns), 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,3 +212,7 @@ def _check_output(call: AttentionCall, output: HeadOutput) -> None:
         shape, p, dv = tuple(output.patches.shape), len(output.patched), call.v.shape[3]
         if len(shape) != 4 or shape[0] not in (1, b) or shape[1] != p or shape[2] not in (1, tq) or shape[3] != dv:
             _fail(call, "head_output.patches", shape, f"[{b} or 1, {p}, {tq} or 1, {dv}]")
+    if output.kept is not None:
+        shape, p = tuple(output.kept.shape), len(output.patched)
+        if len(shape) != 3 or shape[0] not in (1, b) or shape[1] != p or shape[2] not in (1, tq) or not p:
+            _fail(call, "head_output.kept", shape, f"[{b} or 1, {p}, {tq} or 1], and patches")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .call import AttentionCall, HeadOutput, Knockout
+from .call import AttentionCall, Knockout
+from .head_output import HeadOutput
 from .want import Result, Screen, TopKeys, Want
 
 __all__ = ["AttentionCall", "HeadOutput", "Knockout", "Result", "Screen", "Tap", "TopKeys", "Want"]

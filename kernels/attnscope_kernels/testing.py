@@ -145,7 +145,8 @@ def random_call(
         scale = (torch.arange(heads) % 3 / 2).to(device)
         patched = tuple(range(0, heads, 3))
         patches = torch.randn(1, len(patched), 1, v.shape[-1], generator=random).to(device)
-        output = HeadOutput(scale, patched, patches)
+        kept = (torch.rand(batch, len(patched), queries, generator=random) < 0.5).to(patches) * 2
+        output = HeadOutput(scale, patched, patches, kept)
     removed = [
         Knockout(chance(0.5, heads), chance(0.25, batch, queries), chance(0.25, batch, tk)) for _ in range(knockouts)
     ]

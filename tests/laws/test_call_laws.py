@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import pytest
 import torch
@@ -59,6 +60,31 @@ def test_head_outputs_are_scaled_and_patched(implementation: str) -> None:
 
 
 @pytest.mark.parametrize("implementation", AVAILABLE)
+def test_heads_are_patched_at_some_queries_and_edits_go_on_in_order(implementation: str) -> None:
+    call = random_call(queries=20, heads=3, kv_heads=1)
+    plain = attend(call, Want(), implementation).output
+    here = torch.arange(20) < 7
+    kept = (~here).float().expand(1, 1, 20)
+    patches = torch.randn(2, 1, 20, 16).masked_fill(~here[:, None], 0)
+    double, half = HeadOutput(torch.tensor([1.0, 2.0, 1.0])), HeadOutput(torch.tensor([1.0, 0.5, 1.0]))
+    replaced = HeadOutput(torch.ones(3), (1,), patches, kept)
+    added = HeadOutput(torch.ones(3), (1, 2), torch.ones(1, 2, 1, 16))
+    stays = HeadOutput(torch.ones(3), (1,), torch.zeros(1, 1, 1, 16), 3 * kept + 1)
+    for edits, inside, outside in (
+        ((double, replaced), patches[:, 0], 2 * plain[:, 1]),
+        ((replaced, double), 2 * patches[:, 0], 2 * plain[:, 1]),
+        ((added, replaced, half), patches[:, 0] / 2, (plain[:, 1] + 1) / 2),
+        ((replaced, added), patches[:, 0] + 1, plain[:, 1] + 1),
+        ((replaced, stays, stays), patches[:, 0], 16 * plain[:, 1]),
+    ):
+        output = reduce(HeadOutput.then, edits)
+        edited = attend(call.replace(head_output=output), Want(), implementation).output
+        torch.testing.assert_close(edited[:, 1], torch.where(here[:, None], inside, outside))
+        part = attend(call.replace(head_output=output).select([2, 1], slice(5, 11)), Want(), implementation).output
+        torch.testing.assert_close(part, edited[:, [2, 1], 5:11])
+
+
+@pytest.mark.parametrize("implementation", AVAILABLE)
 def test_packed_sequences_are_those_apart(implementation: str) -> None:
     call = random_call(batch=1, queries=70, dtype=torch.float64)
     segments = torch.tensor([[0] * 20 + [1] * 1 + [4] * 49])
@@ -94,6 +120,8 @@ def test_a_scale_of_nothing_attends_uniformly(implementation: str) -> None:
         ({"head_output": HeadOutput(torch.ones(4), (4,), torch.zeros(1, 1, 1, 16))}, "head_output.patched"),
         ({"head_output": HeadOutput(torch.ones(4), (0,))}, "head_output.patches"),
         ({"head_output": HeadOutput(torch.ones(4), (0,), torch.zeros(1, 2, 1, 16))}, "head_output.patches"),
+        ({"head_output": HeadOutput(torch.ones(4), (0,), torch.zeros(1, 1, 1, 16), torch.ones(1, 2, 1))}, "kept"),
+        ({"head_output": HeadOutput(torch.ones(4), kept=torch.ones(1, 0, 1))}, "head_output.kept"),
     ],
 )
 def test_a_malformed_call_is_named(change: dict[str, object], name: str) -> None:

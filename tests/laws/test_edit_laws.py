@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import fields
 
 import datasets
 import pytest
 import torch
 
 import attnscope
+from attnscope.core.batch import Batch
 from attnscope.core.errors import TaskError, UnknownHeadError
 from attnscope.core.ids import HeadId
 from attnscope.edits import edits
 from attnscope.edits._base import Edit
+from attnscope.edits._recording import Recording
+from attnscope.edits._records import edit_from_record, tensors_of
 from attnscope.edits.ablate_head import AblateHead
 from attnscope.edits.calibrate_sinks import CalibrateSinks
+from attnscope.edits.edit_residual import EditResidual
 from attnscope.edits.knock_out import KnockOut
 from attnscope.edits.knock_out_sinks import KnockOutSinks
 from attnscope.edits.norm_dimensions import NormDimensions
+from attnscope.edits.patch_head import PatchHead
+from attnscope.edits.project_out import ProjectOut
+from attnscope.edits.resample_head import ResampleHead
 from attnscope.edits.rescale_write import RescaleWrite
 from attnscope.edits.scale_head import ScaleHead
+from attnscope.edits.static_attention import StaticAttention
+from attnscope.edits.steer import Steer
 from attnscope.edits.stream_window import StreamWindow
 from attnscope.edits.uniform_attention import UniformAttention
 from attnscope.engine.ablations import ablate_with_control, random_others
@@ -28,8 +39,19 @@ from attnscope.engine.edited import edited as attached
 from attnscope_kernels import AttentionCall, attend
 
 SCOPE = attnscope.load(backend="toy")
+POCKET = attnscope.load(device="cpu")
 PROMPTS = datasets.Dataset.from_dict({"input_ids": [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]]})
 HEADS = (HeadId(0, 1), HeadId(1, 3))
+EDGES = tuple(range(33))
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+SOURCE = Recording(
+    "z", {0: random(3, 10, 1, 64), 1: random(3, 10, 1, 64)}, torch.arange(10).expand(3, 10).contiguous(), HEADS
+)
 EXAMPLES: dict[str, Edit] = {
     "ablate_head": AblateHead(HEADS),
     "scale_head": ScaleHead(HEADS, 0.5),
@@ -40,8 +62,15 @@ EXAMPLES: dict[str, Edit] = {
     "uniform_attention": UniformAttention(HEADS),
     "norm_dimensions": NormDimensions((43,), "zero"),
     "rescale_write": RescaleWrite(1, positions={0: (0,), 1: (0, 2)}),
+    "patch_head": PatchHead(HEADS, SOURCE, {0: (1, 3), 1: (2, 4)}),
+    "resample_head": ResampleHead(HEADS, SOURCE, positions=(1, 2), same_set=False),
+    "static_attention": StaticAttention(HEADS, {0: random(8, 32).abs(), 1: random(8, 32).abs()}, EDGES),
+    "edit_residual": EditResidual("mlp_output", (1, 2), "add", (1, 9), values={1: random(320), 2: random(320)}),
+    "steer": Steer(random(320), 4.0, (2,), {0: (3, 10), 1: (1,)}),
+    "project_out": ProjectOut(random(2, 320), (1, 3)),
 }
-NEEDS_PARTS = ("norm_dimensions", "rescale_write")
+ON_TOY = ("ablate_head", "scale_head", "knock_out", "knock_out_sinks", "calibrate_sinks")
+SHORT = datasets.Dataset.from_dict({"input_ids": [[3, 1, 4, 1, 5], [2, 7, 1, 8, 2, 8]]})
 
 
 def outputs(applied: Sequence[Edit]) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
@@ -70,7 +99,7 @@ def test_every_edit_has_an_example() -> None:
 
 @pytest.mark.parametrize("name", edits.names())
 def test_an_edit_changes_logits_and_leaves_nothing_behind(name: str) -> None:
-    scope = attnscope.load(device="cpu") if name in NEEDS_PARTS else SCOPE
+    scope = SCOPE if name in ON_TOY else POCKET
     batch = make_batch(PROMPTS, [0, 1], "cpu")
 
     def logits(*applied: Edit) -> torch.Tensor:
@@ -80,6 +109,71 @@ def test_an_edit_changes_logits_and_leaves_nothing_behind(name: str) -> None:
     before = logits()
     assert not torch.allclose(logits(EXAMPLES[name]), before, atol=1e-4)
     torch.testing.assert_close(logits(), before, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", edits.names())
+def test_generation_on_left_padding_is_a_forward_of_each_prompt_alone(name: str) -> None:
+    edit, steps = EXAMPLES[name], 4
+    short = make_batch(SHORT, [0, 1], "cpu")
+    ids, valid = (torch.stack([x[0].roll(1), x[1]]) for x in (short.input_ids, short.valid))
+    batch = Batch(ids, valid, (0, 1), 2)
+    with torch.no_grad(), attached(POCKET, [edit], batch):
+        made = POCKET.model.generate(
+            ids,
+            attention_mask=valid.long(),
+            max_new_tokens=steps,
+            min_new_tokens=steps,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    for row in range(2):
+        whole = made.sequences[row : row + 1, int(batch.starts[row]) : -1]
+        alone = Batch(whole, torch.ones_like(whole, dtype=torch.bool), (row,), 2)
+        own = edit
+        if isinstance(edit, ResampleHead):
+            own = PatchHead(HEADS, drawn(edit, batch, row), edit.positions)
+        with torch.no_grad(), attached(POCKET, [own], alone):
+            expected = POCKET.logits(alone)[0, -steps:]
+        found = torch.stack([logits[row] for logits in made.logits])
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
+
+
+def drawn(edit: ResampleHead, batch: Batch, row: int) -> Recording:
+    """What a row draws, as a recording of one prompt: a longer prompt, by its tokens made since, could draw another."""
+    own = edit.bound(batch)
+    assert isinstance(own, ResampleHead)
+    assert own._sources is not None
+    one = own._sources[row]
+    return Recording("z", {k: v[one : one + 1] for k, v in SOURCE.values.items()}, SOURCE.positions[:1], HEADS)
+
+
+@pytest.mark.parametrize("name", edits.names())
+def test_records_are_json_and_give_the_edit_back(name: str) -> None:
+    edit = EXAMPLES[name]
+    record = json.loads(json.dumps(edit.record()))
+    assert record["edit"] == name
+    tensors = tensors_of(edit)
+    again = edit_from_record(record, tensors)
+    assert type(again) is type(edit)
+    assert again.record() == edit.record()
+    for field in fields(edit):  # plain parameters come back equal, heads as heads
+        value = getattr(edit, field.name)
+        if field.init and not isinstance(value, torch.Tensor | Recording) and not tensors:
+            assert getattr(again, field.name) == value
+    if tensors:
+        with pytest.raises(TaskError, match="of a recorded edit"):
+            edit_from_record(record)
+
+
+def test_records_tell_tensors_apart_and_refuse_what_is_none() -> None:
+    one, other = (AblateHead(HEADS, {0: means, 1: means}) for means in (random(4, 8), random(8, 4).T))
+    assert one.record() != other.record()
+    assert one.record()["means"]["0"]["shape"] == other.record()["means"]["0"]["shape"] == [4, 8]
+    with pytest.raises(TaskError, match="expected a name under 'edit'"):
+        edit_from_record({"heads": ["L0H1"]})
+    with pytest.raises(TaskError, match="record of scale_head"):
+        edit_from_record({"edit": "scale_head", "heads": ["L0H1"], "size": 2})
 
 
 def test_ablation_zeroes_just_these_heads() -> None:

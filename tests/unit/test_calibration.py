@@ -68,6 +68,8 @@ def finished(call: AttentionCall, weights: Tensor) -> Tensor:
     if call.head_output is not None:
         z = z * call.head_output.scale.double()[:, None, None]
         if call.head_output.patches is not None:
+            if call.head_output.kept is not None:
+                z[:, list(call.head_output.patched)] *= call.head_output.kept[..., None].double()
             z[:, list(call.head_output.patched)] += call.head_output.patches.double()
     return z
 

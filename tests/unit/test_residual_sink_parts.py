@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from attnscope.analyses.residual_sinks import rescaling_bound, sink_dimensions
 from attnscope.core.batch import Batch
 from attnscope.core.errors import StatisticsError, TaskError
+from attnscope.edits._tokens import Tokens
 from attnscope.edits.norm_dimensions import Mode, NormDimensions
 from attnscope.engine._massive import Massive
 from attnscope.engine.norm_shares import sample
@@ -123,7 +124,7 @@ def test_the_first_token_is_spared() -> None:
     x = normal(2, 4, WIDTH)
     valid = torch.tensor([[False, True, True, True], [True, True, True, False]])
     batch = Batch(torch.zeros(2, 4, dtype=torch.long), valid, (0, 1), 2)
-    changed = NormDimensions((3,), "zero").stream(0, "mlp_norm_input", x, batch)
+    changed = NormDimensions((3,), "zero").stream(0, "mlp_norm_input", x, Tokens.of(batch))
     same = (changed == x).all(-1)
     assert torch.equal(same, torch.tensor([[False, True, False, False], [True, False, False, False]]))
 

@@ -26,5 +26,8 @@ def finish(call: AttentionCall, z: Tensor, *, padding: bool = True, scaled: bool
         z = z * scale[:, None, None] if z.requires_grad else z.mul_(scale[:, None, None])
     if output.patches is not None:
         z = z.clone() if z.requires_grad else z
-        z[:, list(output.patched)] += output.patches.to(z)
+        patched = list(output.patched)
+        if output.kept is not None:
+            z[:, patched] *= output.kept[..., None].to(z)
+        z[:, patched] += output.patches.to(z)
     return z
