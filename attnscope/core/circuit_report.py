@@ -12,6 +12,8 @@ from .sink_report import Estimate, EstimateOrMissing
 from .units import Level, Module
 
 CIRCUIT_SCHEMA_VERSION: Final = 1
+FALSE_DISCOVERY: Final = 0.05
+"""An effect counts as shown where its q-value is at most this."""
 Rule = Literal["effect", "selective"]
 """`effect` ranks units by their effect on the circuit's task, `selective` by that minus the effect on the other."""
 Verdict = Literal["double", "first only", "second only", "none"]
@@ -69,6 +71,9 @@ class LevelResult(_Frozen):
     gradient_at: Literal["clean", "corrupt"] | None = None
     n_units: int = Field(ge=1, description="units of the model at this level")
     n_exact: int = Field(ge=0, description="units measured exactly")
+    n_shown: dict[str, int] = Field(
+        default={}, description="by task, units measured exactly whose q-value is at most 0.05"
+    )
     agreement: dict[str, float | None] = Field(
         default={}, description="by task, rank correlation of screen and exact effect over units measured exactly"
     )

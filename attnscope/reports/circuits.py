@@ -8,7 +8,16 @@ import numpy as np
 
 from ..analyses.circuits import Effects
 from ..analyses.compare import correlate
-from ..core.circuit_report import Circuit, CircuitTask, LevelResult, Rule, UnitDrop, UnitDropOrMissing, UnitEffect
+from ..core.circuit_report import (
+    FALSE_DISCOVERY,
+    Circuit,
+    CircuitTask,
+    LevelResult,
+    Rule,
+    UnitDrop,
+    UnitDropOrMissing,
+    UnitEffect,
+)
 from ..core.errors import StatisticsError
 from ..core.model_info import ModelInfo
 from ..core.report import Interval, Missing
@@ -102,6 +111,7 @@ def level_result(
         gradient_at=gradient_at,  # type: ignore[arg-type]
         n_units=len(units),
         n_exact=int(exact.sum()),
+        n_shown={task: int((item.q <= FALSE_DISCOVERY).sum()) for task, item in flat.items()},
         agreement={task: _agreement(table, found[task].mean) for task, table in (screened or {}).items()},
         forwards=forwards,
         test=test,
