@@ -23,6 +23,7 @@ from ..core.model_info import ModelInfo
 from ..core.report import Interval, Missing
 from ..core.sink_report import Estimate
 from ..core.units import Level, Unit, units_of
+from .circuit_tests import share
 from .sinks import estimate
 
 NOT_MEASURED = "this unit was not ablated"
@@ -49,7 +50,7 @@ def circuit_task(
         name=name,
         n_prompts=len(metric),
         length=lengths[0] if len(set(lengths)) == 1 else None,
-        accuracy=estimate(np.zeros(0) if right is None else right, "right answers were not counted"),
+        accuracy=Missing(reason="right answers were not counted") if right is None else share(right),
         metric=estimate(metric, "the metric was not measured"),
         corrupt=estimate(np.zeros(0) if corrupt is None else corrupt, no_corrupt),
     )

@@ -14,8 +14,6 @@ from ._points import error_bars, told
 from ._tasks import SYMBOLS, nth, task_colours
 
 SCATTER_HEIGHT, BLOCKS_HEIGHT = 560, 400
-NAMED = 14
-"""Units of circuits up to which each is named in the scatter."""
 
 
 def unit_scatter_figure(view: UnitScatter, theme: ThemeName = "light") -> go.Figure:
@@ -23,7 +21,8 @@ def unit_scatter_figure(view: UnitScatter, theme: ThemeName = "light") -> go.Fig
     colours = THEMES[theme]
     blue, rust = task_colours(theme)[:2]
     marks = (("circle", colours.second, 7), ("circle", blue, 11), ("diamond", rust, 12), ("square", colours.text, 11))
-    few = sum(len(lines) for _, lines in view.groups[1:]) <= NAMED
+    named, chosen = view.named, any(lines for _, lines in view.groups[1:])
+    marks = marks if chosen else (("circle", blue, 10), *marks[1:])
     figure = go.Figure()
     figure.add_hline(y=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
     figure.add_vline(x=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
@@ -31,18 +30,22 @@ def unit_scatter_figure(view: UnitScatter, theme: ThemeName = "light") -> go.Fig
         if not lines:
             continue
         points = [[line.drops[task].point for line in lines] for task in view.tasks]
-        bars = {f"error_{name}": error_bars(own, colour, 3) for name, own in zip("xy", points, strict=True) if i}
+        bars = {
+            f"error_{name}": error_bars(own, colour, 3)
+            for name, own in zip("xy", points, strict=True)
+            if i or not chosen
+        }
         figure.add_trace(
             go.Scatter(
                 x=[point.value for point in points[0]],
                 y=[point.value for point in points[1]],
                 name=f"{plain(title)} ({len(lines)})",
-                mode="markers+text" if few and i else "markers",
-                text=[plain(line.name) for line in lines],
+                mode="markers+text",
+                text=[plain(line.name) if line.name in named else "" for line in lines],
                 textposition=[_beside(line, view) for line in lines],
                 textfont={"size": 12, "color": colours.text},
                 marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 0}},
-                opacity=1.0 if i else 0.75,
+                opacity=1.0 if i or not chosen else 0.75,
                 customdata=[_hover(line, view.tasks) for line in lines],
                 hovertemplate="%{customdata}<extra></extra>",
                 **bars,

@@ -23,7 +23,8 @@ def heads_section(report: CircuitReport) -> str:
     lede = "Each head ablated alone. An effect is the mean drop of the metric over prompts; below 0, ablating helps."
     parts = []
     if unit_scatter(report):
-        note = '<p class="note">Each mark is a head; bars are 95% intervals of the heads in a circuit.</p>'
+        bars = "of the heads in a circuit" if report.circuits or report.dissociations else "over prompts"
+        note = f'<p class="note">Each mark is a head that was measured exactly; bars are 95% intervals {bars}.</p>'
         parts.append(m.panel(m.chart("circuits-scatter", SCATTER_HEIGHT) + note, "One task against the other"))
     grids = effect_grids(report)
     if grids:

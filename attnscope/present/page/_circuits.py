@@ -11,6 +11,9 @@ from ..wording import capital, number, points, weights_notice
 from . import _markup as m
 from ._retrieval import with_interval
 
+TESTS = {"sign-flip": "sign flips", "wilcoxon": "Wilcoxon's signed ranks"}
+"""How tests of core.circuit_report.LevelResult read."""
+
 
 def hero(report: CircuitReport) -> str:
     """Return the headline and what was found, in sentences."""
@@ -56,7 +59,10 @@ def setup_section(report: CircuitReport) -> str:
     absent = m.table(("What", "Why"), ((m.text(what), m.text(why)) for what, why in missing))
     if not missing:
         absent = '<p class="note">Everything was measured.</p>'
-    lede = "A circuit is tested on prompts that took no part in choosing it; random others come from the same layers."
+    tested = report.curves or report.dissociations
+    lede = "How effects were measured, and what this report does not hold."
+    if tested:
+        lede = "A circuit is tested on prompts that took no part in choosing it."
     setup = m.panel(f"<dl class=dl>{facts}</dl>{notes}", "How effects were measured")
     body = f'<div class="two">{setup}{m.panel(absent, "Not measured")}</div>'
     return m.section("circuits-setup", "Setup", lede, body)
@@ -79,7 +85,7 @@ def _how(level: LevelResult) -> str:
         words.append(f"on the {level.n_selection:,} prompts a task that choose circuits")
     if level.forwards is not None:
         words.append(f"cost {number(level.forwards)} forward-equivalents")
-    words.append(f"p-values by {level.test.replace('-', ' ')}")
+    words.append(f"p-values by {TESTS.get(level.test, level.test)}")
     return "; ".join(words)
 
 

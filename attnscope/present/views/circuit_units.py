@@ -21,6 +21,10 @@ LEVEL_WORDS: dict[str, tuple[str, str]] = {
 """How one and many units of a level read in sentences."""
 
 
+MOST_NAMED = 16
+"""Units that a figure names."""
+
+
 @dataclass(frozen=True)
 class Drop:
     """One unit's effect on one task: the mean drop of the metric, with p- and q-value where tests were made."""
@@ -67,14 +71,23 @@ class UnitScatter:
 
     Attributes:
         tasks: on the x axis and on the y axis.
-        groups: (title, lines): in no circuit, the first task's, the second's, both.
-        unit: of the metric, in words for axes.
+        groups: (title, lines): in no circuit, the first task's, the second's, both; within each by |effect|.
+        metric: with its units, for axes.
+        share: whether the metric runs from 0 to 1.
     """
 
     tasks: tuple[str, str]
     groups: tuple[tuple[str, tuple[UnitLine, ...]], ...]
     metric: str
     share: bool
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Units to name in a figure: those of the circuits if they are few, the largest ones without a circuit."""
+        chosen = [line.name for _, lines in self.groups[1:] for line in lines]
+        if len(chosen) > MOST_NAMED:
+            return frozenset()
+        return frozenset(chosen or [line.name for line in self.groups[0][1][: MOST_NAMED // 2]])
 
 
 def task_names(report: CircuitReport) -> tuple[str, ...]:
@@ -136,6 +149,8 @@ def unit_scatter(report: CircuitReport, level: Level = "head") -> UnitScatter | 
         "in both circuits": lambda line: {first, second} <= set(line.chosen),
     }
     groups = tuple((title, tuple(filter(test, lines))) for title, test in wanted.items())
+    if not any(held for _, held in groups[1:]):
+        groups = ((LEVEL_WORDS[level][1], tuple(lines)), *groups[1:])
     return UnitScatter((first, second), groups, metric_words(held), held.metric_units == "1")
 
 
