@@ -13,7 +13,7 @@ from .intervals import bootstrap_mean
 Test = Literal["sign-flip", "wilcoxon"]
 EXACT = 12
 """Up to this many prompts all 2^n sign patterns are counted, above it they are drawn."""
-_CHUNK = 4096
+_CHUNK = 512
 
 
 @dataclass(frozen=True)

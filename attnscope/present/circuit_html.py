@@ -11,7 +11,7 @@ from .page._circuit_units import MOST
 from .page._shell import shell
 from .style import swaps
 from .views.circuit_graph import circuit_graphs
-from .views.circuit_units import metric_words
+from .views.circuit_units import measured_units, metric_words
 
 SECTIONS = (
     ("circuits-tasks", "Tasks", _circuits.tasks_section),
@@ -59,7 +59,7 @@ def circuit_figures(report: CircuitReport) -> dict[str, Any]:
         found["circuits-grid"] = figures.score_heatmap(grids, diverging=True)
     for level in report.levels:
         if level.level == "layer":
-            if lines := views.top_units(report, "layer", 10_000):
+            if lines := measured_units(report, "layer"):
                 found["circuits-blocks"] = figures.block_effects(lines, metric_words(level))
         elif lines := views.top_units(report, level.level, MOST[level.level]):
             found[f"circuits-top-{level.level}"] = figures.unit_dots(lines, metric_words(level))

@@ -18,7 +18,7 @@ REPORT, SCREENED, BARE = (fake_circuit_report(kind) for kind in ("full", "screen
 def test_every_part_is_there():
     text = printed(circuit_summary(REPORT))
     for part in ("Tasks", "Dissociation: 4 heads a circuit", "Largest effects, heads", "Largest effects, neurons",
-                 "recall circuit ablated: reasoning", "Faithfulness over circuit size"):  # fmt: skip
+                 "recall circuit ablated: accuracy on reasoning", "Faithfulness over circuit size"):  # fmt: skip
         assert part in text
     assert "Double dissociation of recall and reasoning at 1 of 2 levels: heads" in text
     assert HOSTILE_MODEL in text

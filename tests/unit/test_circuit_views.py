@@ -30,6 +30,7 @@ from attnscope.present import views
 from attnscope.present.views.circuit_graph import _spread
 from attnscope.present.views.circuit_units import chosen_units
 from attnscope.reports.circuit_quality import circuit_quality, faithfulness_curve, top_edges
+from attnscope.reports.circuit_statistics import effect_statistics
 from attnscope.reports.circuit_tests import circuit_drop, controlled, transfer
 from attnscope.reports.circuits import circuit_task, level_result, named
 
@@ -118,7 +119,10 @@ def test_a_dissociation_keeps_drops_draws_and_its_verdict():
 
 def test_curves_are_one_line_a_circuit_and_task():
     lines = views.circuit_lines(REPORT, "head")
-    assert [line.title for line in lines][:2] == ["recall circuit ablated: recall", "recall circuit ablated: reasoning"]
+    assert [line.title for line in lines][:2] == [
+        "recall circuit ablated: accuracy on recall",
+        "recall circuit ablated: accuracy on reasoning",
+    ]
     assert [point.x for point in lines[0].points] == [1, 2, 4, 8]
     assert lines[0].points[3].draws == ()
     assert lines[0].points[0].whole == pytest.approx(0.92)
@@ -220,3 +224,18 @@ def test_the_report_holds_the_drops_of_the_planted_heads():
             assert drop.value == pytest.approx(size, abs=0.15)
             assert drop.q < 0.01
     assert isinstance(REPORT, CircuitReport)
+
+
+@pytest.mark.parametrize(
+    ("level", "shape"), [("head", (LAYERS, HEADS)), ("layer", (LAYERS, 2)), ("neuron", (LAYERS, 5))]
+)
+def test_the_arrays_behind_it_are_kept_with_names_and_units(level, shape):
+    edited = np.random.default_rng(0).standard_normal((3, *shape))
+    kept = effect_statistics(fake_info(LAYERS, HEADS, 4), level, "recall", np.ones(3), edited, "loss", "nat", edited[0])
+    assert kept.edited.shape == edited.shape
+    assert kept.edited.attrs["units"] == "nat"
+    assert kept.attrs["task"] == "recall"
+    if level == "layer":
+        np.testing.assert_array_equal(kept.edited.sel(side="mlp", block=2), edited[:, 2, 1])
+    with pytest.raises(StatisticsError, match="shape"):
+        effect_statistics(fake_info(LAYERS + 1, HEADS, 4), level, "recall", np.ones(3), edited, "loss")

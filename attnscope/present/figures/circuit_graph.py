@@ -97,6 +97,7 @@ def _curve(a: Node, b: Node) -> tuple[list[float], list[float]]:
     """Bow an edge that skips rows, so that it does not run through the nodes between."""
     skipped = max(0, abs(b.y - a.y) - 1)
     side = 1 if a.x + b.x >= 0 else -1
-    bow = side * min(0.55, 0.14 * skipped)
+    middle = (a.x + b.x) / 2
+    bow = min(max(side * min(0.55, 0.14 * skipped), -1 - middle), 1.12 - middle)
     steps = [i / STEPS for i in range(STEPS + 1)]
     return [a.x + (b.x - a.x) * t + bow * 4 * t * (1 - t) for t in steps], [a.y + (b.y - a.y) * t for t in steps]

@@ -14,6 +14,8 @@ from ._points import error_bars, told
 from ._tasks import SYMBOLS, nth, task_colours
 
 SCATTER_HEIGHT, BLOCKS_HEIGHT = 560, 400
+MOST_BARS = 64
+"""Units up to which the scatter of a report without circuits shows intervals."""
 
 
 def unit_scatter_figure(view: UnitScatter, theme: ThemeName = "light") -> go.Figure:
@@ -22,6 +24,7 @@ def unit_scatter_figure(view: UnitScatter, theme: ThemeName = "light") -> go.Fig
     blue, rust = task_colours(theme)[:2]
     marks = (("circle", colours.second, 7), ("circle", blue, 11), ("diamond", rust, 12), ("square", colours.text, 11))
     named, chosen = view.named, any(lines for _, lines in view.groups[1:])
+    small = not chosen and len(view.groups[0][1]) <= MOST_BARS
     marks = marks if chosen else (("circle", blue, 10), *marks[1:])
     figure = go.Figure()
     figure.add_hline(y=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
@@ -31,9 +34,7 @@ def unit_scatter_figure(view: UnitScatter, theme: ThemeName = "light") -> go.Fig
             continue
         points = [[line.drops[task].point for line in lines] for task in view.tasks]
         bars = {
-            f"error_{name}": error_bars(own, colour, 3)
-            for name, own in zip("xy", points, strict=True)
-            if i or not chosen
+            f"error_{name}": error_bars(own, colour, 3) for name, own in zip("xy", points, strict=True) if i or small
         }
         figure.add_trace(
             go.Scatter(

@@ -7,7 +7,15 @@ from ...core.units import Level
 from ..figures.circuit_units import BLOCKS_HEIGHT, SCATTER_HEIGHT, unit_dots_height
 from ..figures.scores import heatmap_height
 from ..views.circuit_summary import p_words
-from ..views.circuit_units import LEVEL_WORDS, UnitLine, effect_grids, top_units, unit_lines, unit_scatter
+from ..views.circuit_units import (
+    LEVEL_WORDS,
+    UnitLine,
+    effect_grids,
+    measured_units,
+    top_units,
+    unit_lines,
+    unit_scatter,
+)
 from ..wording import number
 from . import _markup as m
 from ._circuits import with_bounds
@@ -23,8 +31,7 @@ def heads_section(report: CircuitReport) -> str:
     lede = "Each head ablated alone. An effect is the mean drop of the metric over prompts; below 0, ablating helps."
     parts = []
     if unit_scatter(report):
-        bars = "of the heads in a circuit" if report.circuits or report.dissociations else "over prompts"
-        note = f'<p class="note">Each mark is a head that was measured exactly; bars are 95% intervals {bars}.</p>'
+        note = '<p class="note">Each mark is a head that was measured exactly. Bars are 95% intervals over prompts.</p>'
         parts.append(m.panel(m.chart("circuits-scatter", SCATTER_HEIGHT) + note, "One task against the other"))
     grids = effect_grids(report)
     if grids:
@@ -44,7 +51,7 @@ def heads_section(report: CircuitReport) -> str:
 
 def blocks_section(report: CircuitReport) -> str:
     """Return the effect of every block's attention and MLP; nothing where they were not measured."""
-    lines = top_units(report, "layer", 10_000)
+    lines = measured_units(report, "layer")
     if not lines:
         return ""
     lede = "The whole attention or the whole MLP of one block ablated, over depth."

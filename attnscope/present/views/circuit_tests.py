@@ -119,8 +119,8 @@ def circuit_lines(report: CircuitReport, level: str) -> list[ComparedLine]:
     lines = []
     for rule, circuit, task in dict.fromkeys((item.rule, item.circuit, item.task) for item in own):
         items = [item for item in own if (item.rule, item.circuit, item.task) == (rule, circuit, task)]
-        how = f", {rule}" if len(rules) > 1 else ""
-        title = f"{visible(circuit, 60)} circuit ablated{how}: {visible(task, 60)}"
+        how = f" ({RULES[rule]})" if len(rules) > 1 else ""
+        title = f"{visible(circuit, 60)} circuit{how} ablated: accuracy on {visible(task, 60)}"
         steps = sorted(items, key=lambda item: len(item.units))
         lines.append(ComparedLine(f"{rule} {circuit} {task}", title, tuple(map(_step, steps))))
     return lines

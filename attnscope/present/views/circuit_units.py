@@ -87,7 +87,8 @@ class UnitScatter:
         chosen = [line.name for _, lines in self.groups[1:] for line in lines]
         if len(chosen) > MOST_NAMED:
             return frozenset()
-        return frozenset(chosen or [line.name for line in self.groups[0][1][: MOST_NAMED // 2]])
+        apart = [line for line in self.groups[0][1] if any(line.drops[task].point.value for task in self.tasks)]
+        return frozenset(chosen or [line.name for line in apart[: MOST_NAMED // 2]])
 
 
 def task_names(report: CircuitReport) -> tuple[str, ...]:
@@ -125,8 +126,14 @@ def unit_lines(report: CircuitReport, level: Level) -> list[UnitLine]:
 
 
 def top_units(report: CircuitReport, level: Level, most: int = 20) -> list[UnitLine]:
-    """Return the units with the largest effects that were measured."""
-    return [line for line in unit_lines(report, level) if line.largest is not None][:most]
+    """Return the units with the largest effects; those whose effects are all exactly 0 only where all are."""
+    lines = measured_units(report, level)
+    return ([line for line in lines if line.largest] or lines)[:most]
+
+
+def measured_units(report: CircuitReport, level: Level) -> list[UnitLine]:
+    """Return every unit with an effect that was measured, the largest first."""
+    return [line for line in unit_lines(report, level) if line.largest is not None]
 
 
 def unit_scatter(report: CircuitReport, level: Level = "head") -> UnitScatter | None:
@@ -142,6 +149,7 @@ def unit_scatter(report: CircuitReport, level: Level = "head") -> UnitScatter | 
     ]
     if not lines:
         return None
+    lines.sort(key=lambda line: -max(abs(line.drops[task].point.value or 0.0) for task in (first, second)))
     wanted = {
         "in neither circuit": lambda line: not {first, second} & set(line.chosen),
         f"{first} circuit": lambda line: first in line.chosen and second not in line.chosen,
