@@ -31,7 +31,7 @@ def heads_section(report: CircuitReport) -> str:
     lede = "Each head ablated alone. An effect is the mean drop of the metric over prompts; below 0, ablating helps."
     parts = []
     if unit_scatter(report):
-        note = '<p class="note">Each mark is a head that was measured exactly. Bars are 95% intervals over prompts.</p>'
+        note = '<p class="note">Each mark is a head that was measured exactly; hovering shows its 95% intervals.</p>'
         parts.append(m.panel(m.chart("circuits-scatter", SCATTER_HEIGHT) + note, "One task against the other"))
     grids = effect_grids(report)
     if grids:
