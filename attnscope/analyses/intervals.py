@@ -29,18 +29,37 @@ def bootstrap_mean(
         >>> bool(0 <= low < 0.5 < high <= 1)
         True
     """
-    n = values.shape[0]
-    flat = values.reshape(n, -1)
+    flat = values.reshape(values.shape[0], -1)
     measured = ~np.isnan(flat)
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
-    total, count = draws @ np.where(measured, flat, 0.0), draws @ measured
-    means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    means = resampled_means(flat, resamples, seed)
     enough = measured.sum(0) >= 2
     tail = (1 - level) / 2
     bounds = np.full((2, flat.shape[1]), np.nan)
     if enough.any():
         bounds[:, enough] = np.nanquantile(means[:, enough], [tail, 1 - tail], axis=0)
     return bounds[0].reshape(values.shape[1:]), bounds[1].reshape(values.shape[1:])
+
+
+def resampled_means(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Return the mean over the first axis of each bootstrap resample.
+
+    Args:
+        values: `[prompts, columns]`; NaN marks a missing prompt, which is left out of its resample's mean.
+        resamples: R.
+        seed: of the draws; the same draws serve every column.
+
+    Returns:
+        `[R, columns]`, NaN where a resample holds no measured prompt.
+
+    Example:
+        >>> resampled_means(np.array([[2.0], [2.0]]), resamples=2)
+        array([[2.],
+               [2.]])
+    """
+    n, measured = len(values), ~np.isnan(values)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+    total, count = draws @ np.where(measured, values, 0.0), draws @ measured
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
 def wilson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:

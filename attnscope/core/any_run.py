@@ -1,4 +1,4 @@
-"""Opening a finished run of whatever kind: head report, sinks, retrieval, frequency chunks, gates."""
+"""Opening a finished run of whatever kind: head report, sinks, retrieval, frequency chunks, gates, circuits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .circuit_run import CIRCUIT_FORMAT, open_circuit_run
 from .errors import ReportError
 from .frequency_run import FREQUENCY_FORMAT, open_frequency_run
 from .gate_report import GATE_FORMAT, open_gate_run
@@ -60,6 +61,7 @@ OPENERS: tuple[tuple[Format, Callable[[Path], AnyRun]], ...] = (
     (RETRIEVAL_FORMAT, open_retrieval_run),
     (FREQUENCY_FORMAT, open_frequency_run),
     (GATE_FORMAT, open_gate_run),
+    (CIRCUIT_FORMAT, open_circuit_run),
 )
 
 

@@ -29,6 +29,8 @@ DIMS: dict[str, str] = {
     "row": "block of queries",
     "step": "0-based training step",
     "column": "block of keys",
+    "side": "attention or MLP of a block",
+    "neuron": "0-based MLP neuron",
 }
 
 ScoreName = Literal[

@@ -36,9 +36,9 @@ def retrieval_summary(report: RetrievalReport) -> RenderableType:
         *section("Agreement of measures", _agreements(report), "no two measures were compared"),
     ]
     for line in ablation_lines(report):
-        parts += section(f"Ablated, {line.key}", _compared(line, "heads", lambda item: str(len(item.heads))), "")
+        parts += section(f"Ablated, {line.key}", compared_table(line, "heads", lambda item: str(len(item.heads))), "")
     for line in budget_lines(report):
-        body = _compared(line, "full", lambda item: f"{percent(item.x)} ({len(item.heads)})")
+        body = compared_table(line, "full", lambda item: f"{percent(item.x)} ({len(item.heads)})")
         parts += section(f"KV heads full, {line.title}", body, "")
     absent = retrieval_missing(report)
     if absent:
@@ -65,7 +65,7 @@ def retrieval_heads_table(report: RetrievalReport, top: int = 12) -> Table:
         (
             line.name,
             "yes" if line.above else "no",
-            *(_interval(item, number) for item in (line.score, line.decoded)),
+            *(with_interval(item, number) for item in (line.score, line.decoded)),
             *(number(line.measures[name].value) for name in measures),
         )
         for line in lines
@@ -85,13 +85,14 @@ def _agreements(report: RetrievalReport) -> Table | None:
     return table(("first", "second", "rank corr.", "in both", "by chance"), rows, right=(2, 3, 4)) if rows else None
 
 
-def _compared(line: ComparedLine, name: str, called: Callable[[Compared], str]) -> Table:
+def compared_table(line: ComparedLine, name: str, called: Callable[[Compared], str]) -> Table:
+    """Return one row a step: accuracy, its change, the control and the verdict; `called` names the step."""
     rows = (
         (
             called(item),
-            _interval(item.accuracy, percent),
-            _interval(item.change, points),
-            _interval(item.control, percent),
+            with_interval(item.accuracy, percent),
+            with_interval(item.change, points),
+            with_interval(item.control, percent),
             Text(_verdict(item), style="green" if item.apart else "yellow"),
         )
         for item in line.points
@@ -103,7 +104,8 @@ def _verdict(item: Compared) -> str:
     return f"{item.verdict}: {visible(item.control.reason, 100)}" if item.control.reason else item.verdict
 
 
-def _interval(item: Point, form: Callable[[float | None], str]) -> str:
+def with_interval(item: Point, form: Callable[[float | None], str]) -> str:
+    """Return a point with its interval, each number in one form."""
     if item.low is None or item.high is None:
         return form(item.value)
     return f"{form(item.value)} [{form(item.low)}, {form(item.high)}]"

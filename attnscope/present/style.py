@@ -68,6 +68,12 @@ SEQUENTIAL: dict[ThemeName, tuple[str, ...]] = {
 }
 """Colour scale from low to high; one hue with steady lightness, so it reads without colour vision."""
 
+DIVERGING: dict[ThemeName, tuple[str, ...]] = {
+    "light": ("#7f3a0c", "#c9742f", "#f0cba4", "#f6f6f3", "#bad7eb", "#5aa0cf", "#16588f"),
+    "dark": ("#f6a869", "#b86d32", "#5c3a22", "#20272f", "#1f4b6c", "#3c85bb", "#a3d6fb"),
+}
+"""Colour scale from below 0 to above 0; the middle is 0, and both ends differ in lightness from it."""
+
 
 @dataclass(frozen=True)
 class LabelStyle:
@@ -136,7 +142,8 @@ def swaps() -> dict[str, str]:
     """
     light, dark = THEMES["light"], THEMES["dark"]
     pairs = {getattr(light, field.name): getattr(dark, field.name) for field in fields(Theme)}
-    pairs |= dict(zip(SEQUENTIAL["light"], SEQUENTIAL["dark"], strict=True))
+    for scale in (SEQUENTIAL, DIVERGING):
+        pairs |= dict(zip(scale["light"], scale["dark"], strict=True))
     for style in LABEL_STYLES.values():
         pairs[style.light] = style.dark
     return pairs

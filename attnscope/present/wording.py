@@ -123,6 +123,16 @@ def evidence(item: Measured | Missing | None) -> str:
     return f"{number(item.value)}{units_suffix(item.units)} {bounds(item.interval)}".strip()
 
 
+def capital(text: str) -> str:
+    """Return a text with its first letter large and all others as they are.
+
+    Example:
+        >>> capital("attentions and MLPs")
+        'Attentions and MLPs'
+    """
+    return text[:1].upper() + text[1:]
+
+
 def weights_notice(info: ModelInfo) -> str | None:
     """Return what a reader must know of random weights; None where there is nothing to say.
 

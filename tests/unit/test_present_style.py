@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attnscope.core.names import LABELS, SCORES
-from attnscope.present.style import LABEL_STYLES, THEMES, swaps
+from attnscope.present.style import DIVERGING, LABEL_STYLES, SEQUENTIAL, THEMES, swaps
 from attnscope.present.views import SPECIFICITY
 from attnscope.present.wording import SCORE_WORDS
 
@@ -63,5 +63,5 @@ def test_text_has_contrast(theme):
 
 def test_light_colours_are_all_different_so_that_swapping_is_exact():
     pairs = swaps()
-    n = len(vars(THEMES["light"])) + 6 + len(LABELS)
+    n = len(vars(THEMES["light"])) + len(SEQUENTIAL["light"]) + len(DIVERGING["light"]) + len(LABELS)
     assert len(pairs) == n

@@ -1,4 +1,4 @@
-"""Needle accuracy over heads ablated or KV heads full: ours, random choices, and the untouched model."""
+"""Accuracy over heads ablated, KV heads full or circuit size: ours, random choices, and the untouched model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..wording import percent
 from ._layout import axis, layout, plain
 from ._points import error_bars
 
-COLUMNS = 3
+COLUMNS, CIRCUIT_COLUMNS = 3, 2
 
 
 def ablation_curves(lines: Sequence[ComparedLine], theme: ThemeName = "light") -> go.Figure:
@@ -43,31 +43,51 @@ def budget_curves(lines: Sequence[ComparedLine], theme: ThemeName = "light") -> 
     return _compared(lines, theme, "KV heads full", ticks, ("retrieval heads full", "random KV heads full", "all full"))
 
 
-def curves_height(lines: Sequence[ComparedLine]) -> int:
+def curves_height(lines: Sequence[ComparedLine], columns: int = COLUMNS) -> int:
     """Return the figure's height in pixels."""
-    return 60 + 320 * -(-len(lines) // COLUMNS)
+    return 60 + 320 * -(-len(lines) // columns)
+
+
+def circuit_curves(lines: Sequence[ComparedLine], theme: ThemeName = "light") -> go.Figure:
+    """Draw accuracy over circuit size, one plot for each circuit and task measured.
+
+    Raises:
+        ValueError: no circuit was ablated.
+    """
+    if not lines:
+        raise ValueError("circuit_curves needs at least one circuit")
+    counts = sorted({int(point.x) for line in lines for point in line.points})
+    ticks = {"type": "log", "tickmode": "array", "tickvals": counts, "ticktext": [str(n) for n in counts]}
+    names = ("the circuit", "random others", "nothing ablated")
+    return _compared(lines, theme, "units ablated", ticks, names, "accuracy", CIRCUIT_COLUMNS)
 
 
 def _compared(
-    lines: Sequence[ComparedLine], theme: ThemeName, title: str, ticks: dict[str, Any], names: tuple[str, str, str]
+    lines: Sequence[ComparedLine],
+    theme: ThemeName,
+    title: str,
+    ticks: dict[str, Any],
+    names: tuple[str, str, str],
+    measured: str = "needle accuracy",
+    most: int = COLUMNS,
 ) -> go.Figure:
-    columns = min(COLUMNS, len(lines))
+    columns = min(most, len(lines))
     rows = -(-len(lines) // columns)
     titles = [plain(line.title) for line in lines]
     figure = make_subplots(
         rows, columns, subplot_titles=titles, horizontal_spacing=0.24 / columns, vertical_spacing=0.3 / rows
     )
-    figure.update_layout(**layout(theme, height=curves_height(lines), showlegend=True))
+    figure.update_layout(**layout(theme, height=curves_height(lines, most), showlegend=True))
     for i, line in enumerate(lines):
         row, column = i // columns + 1, i % columns + 1
         for trace in _traces(line, theme, names):
             figure.add_trace(trace.update(showlegend=i == 0), row, column)
         figure.update_xaxes(axis(theme, title, showgrid=False, **ticks), row=row, col=column)
-        label = "needle accuracy" if column == 1 else ""
+        label = measured if column == 1 else ""
         figure.update_yaxes(axis(theme, label, tickformat=".0%", range=[-0.03, 1.06]), row=row, col=column)
     figure.update_annotations(font={"size": 14, "color": THEMES[theme].text})
     figure.layout.margin.t, figure.layout.margin.b = 44, 92
-    figure.layout.legend.update(y=-72 / max(1, curves_height(lines) - 136), yanchor="top")
+    figure.layout.legend.update(y=-72 / max(1, curves_height(lines, most) - 136), yanchor="top")
     return figure
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
-from ..style import SEQUENTIAL, THEMES, ThemeName
+from ..style import DIVERGING, SEQUENTIAL, THEMES, ThemeName
 from ..views.scores import ScoreGrid
 from ._layout import axis, layer_ticks, layout, plain
 
@@ -15,8 +16,13 @@ MOST_INTERVALS = 1024
 """Heads up to which hovering shows intervals; above that they would be most of the figure."""
 
 
-def score_heatmap(grids: Sequence[ScoreGrid], theme: ThemeName = "light") -> go.Figure:
+def score_heatmap(grids: Sequence[ScoreGrid], theme: ThemeName = "light", diverging: bool = False) -> go.Figure:
     """Draw the first score; the menu switches to the others.
+
+    Args:
+        grids: scores of the same heads.
+        theme: light or dark.
+        diverging: colours run from below 0 to above 0, as far on both sides.
 
     Raises:
         ValueError: no scores were given.
@@ -24,7 +30,8 @@ def score_heatmap(grids: Sequence[ScoreGrid], theme: ThemeName = "light") -> go.
     if not grids:
         raise ValueError("score_heatmap needs at least one score")
     first, colours = grids[0], THEMES[theme]
-    states = [_state(grid) for grid in grids]
+    states = [_state(grid, diverging) for grid in grids]
+    colorscale = (DIVERGING if diverging else SEQUENTIAL)[theme]
     show = states[0]
     ticks = layer_ticks(tuple(range(len(first.layers))))
     ticks["ticktext"] = [str(first.layers[row]) for row in ticks["tickvals"]]
@@ -35,7 +42,7 @@ def score_heatmap(grids: Sequence[ScoreGrid], theme: ThemeName = "light") -> go.
                 zmin=show["zmin"],
                 zmax=show["zmax"],
                 customdata=show["customdata"],
-                colorscale=[[i / 5, colour] for i, colour in enumerate(SEQUENTIAL[theme])],
+                colorscale=[[i / (len(colorscale) - 1), colour] for i, colour in enumerate(colorscale)],
                 colorbar={
                     "title": {"text": show["unit"], "side": "right", "font": {"color": colours.muted}},
                     "tickfont": {"color": colours.muted},
@@ -93,23 +100,27 @@ def heatmap_height(rows: int) -> int:
     return 130 + max(170, min(30 * rows, max(560, 12 * rows)))
 
 
-def _state(grid: ScoreGrid) -> dict[str, Any]:
+def _state(grid: ScoreGrid, diverging: bool) -> dict[str, Any]:
     values = [v for row in grid.values for v in row if v is not None]
     missing = [(head, y) for y, row in enumerate(grid.values) for head, v in enumerate(row) if v is None]
     small = len(grid.layers) * grid.n_heads <= MOST_INTERVALS
     top = 1.0 if grid.share else max(values, default=1.0)
+    low, high = min(0.0, *values) if values else 0.0, top if top > 0 else 1.0
+    if diverging:
+        high = max(map(abs, values), default=1.0) or 1.0
+        low = -high
     return {
         "z": [[None if v is None else float(f"{v:.4g}") for v in row] for row in grid.values],
         "customdata": [
             [[layer, _bounds(low, high) if small else ""] for low, high in zip(lows, highs, strict=True)]
             for layer, lows, highs in zip(grid.layers, grid.low, grid.high, strict=True)
         ],
-        "zmin": min(0.0, *values) if values else 0.0,
-        "zmax": top if top > 0 else 1.0,
+        "zmin": low,
+        "zmax": high,
         "x": [x for x, _ in missing],
         "y": [y for _, y in missing],
         "unit": _unit(grid),
-        "texttemplate": _digits(grid),
+        "texttemplate": _digits(grid, high if diverging else None),
     }
 
 
@@ -154,10 +165,17 @@ def _unit(grid: ScoreGrid) -> str:
     return units.get(grid.units, plain(grid.units or ""))
 
 
-def _digits(grid: ScoreGrid) -> str:
-    """Return how values are written in the cells; nothing where they would not fit."""
+def _digits(grid: ScoreGrid, top: float | None) -> str:
+    """Return how values are written in the cells; nothing where they would not fit.
+
+    Args:
+        grid: the score.
+        top: largest |value| of a diverging scale, which sets the digits of all; None writes each with its own.
+    """
     if grid.n_heads > 16:
         return ""
+    if top is not None:
+        return f"%{{z:.{min(6, max(0, 2 - math.floor(math.log10(top))))}f}}"
     return "%{z:.2f}" if grid.share else "%{z:.3~r}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...core.circuit_report import CircuitReport
 from ...core.frequency_report import FrequencyReport
 from ...core.report import HeadReport
 from ...core.retrieval_report import RetrievalReport
@@ -52,7 +53,7 @@ def missing_section(report: HeadReport) -> str:
     return m.section("missing", "Not measured", "Missing evidence is never written as 0.", m.panel(body))
 
 
-def provenance_section(report: HeadReport | SinkReport | RetrievalReport | FrequencyReport) -> str:
+def provenance_section(report: HeadReport | SinkReport | RetrievalReport | FrequencyReport | CircuitReport) -> str:
     """Return how the report was made."""
     view = provenance_view(report)
     facts = "".join(f"<dt>{m.text(name)}</dt><dd>{m.text(value)}</dd>" for name, value in view.facts)

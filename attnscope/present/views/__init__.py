@@ -1,6 +1,19 @@
 """Views: pure functions from a report (and statistics) to plain frozen data; no plotting library."""
 
 from .causal import Bar, CausalView, causal_views
+from .circuit_graph import CircuitGraph, circuit_graphs
+from .circuit_missing import circuit_missing
+from .circuit_quality import FaithfulnessLine, OverlapRow, QualityRow, faithfulness_lines, overlap_rows, quality_rows
+from .circuit_summary import circuit_headline, circuit_sentences
+from .circuit_tests import (
+    DissociationView,
+    TransferRow,
+    circuit_lines,
+    curve_levels,
+    dissociation_views,
+    transfer_rows,
+)
+from .circuit_units import UnitLine, UnitScatter, effect_grids, top_units, unit_lines, unit_scatter
 from .decode import DecodeView, decode_view
 from .dormant_heads import DormantView, dormant_view
 from .effects import Effect
@@ -37,6 +50,29 @@ from .sinks import SinkRate, SinkRow, sink_rates, sink_table
 from .summary import Card, summary_cards
 
 __all__ = [
+    "CircuitGraph",
+    "circuit_graphs",
+    "circuit_missing",
+    "FaithfulnessLine",
+    "OverlapRow",
+    "QualityRow",
+    "faithfulness_lines",
+    "overlap_rows",
+    "quality_rows",
+    "circuit_headline",
+    "circuit_sentences",
+    "DissociationView",
+    "TransferRow",
+    "circuit_lines",
+    "curve_levels",
+    "dissociation_views",
+    "transfer_rows",
+    "UnitLine",
+    "UnitScatter",
+    "effect_grids",
+    "top_units",
+    "unit_lines",
+    "unit_scatter",
     "ChunkCurve",
     "ChunkMap",
     "chunk_curves",

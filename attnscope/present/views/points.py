@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...core.circuit_report import UnitDrop
 from ...core.report import Missing
 from ...core.sink_report import Estimate
 from .scores import ScoreGrid
@@ -21,8 +22,10 @@ class Point:
     reason: str | None = None
 
 
-def point(item: Estimate | Missing) -> Point:
-    """Return an estimate as a point."""
+def point(item: Estimate | UnitDrop | Missing | Point) -> Point:
+    """Return an estimate as a point; a point is one already."""
+    if isinstance(item, Point):
+        return item
     if isinstance(item, Missing):
         return Point(None, reason=item.reason)
     interval = item.interval
@@ -37,6 +40,7 @@ class Measure:
         share: runs from 0 to 1.
         citation: arXiv id; empty where it is this project's.
         short: title of a narrow column; empty where the title is short enough.
+        units: `1` where it has none.
     """
 
     title: str
@@ -44,6 +48,7 @@ class Measure:
     share: bool = True
     citation: str = ""
     short: str = ""
+    units: str = "1"
 
     @property
     def column(self) -> str:
@@ -52,7 +57,7 @@ class Measure:
 
 
 def point_grid(
-    name: str, measure: Measure, cells: Mapping[tuple[int, int], Estimate | Missing], n_heads: int
+    name: str, measure: Measure, cells: Mapping[tuple[int, int], Estimate | Missing | Point], n_heads: int
 ) -> ScoreGrid:
     """Return a grid of one measurement.
 
@@ -63,7 +68,7 @@ def point_grid(
         n_heads: query heads a layer.
     """
     layers = tuple(sorted({layer for layer, _ in cells}))
-    absent = Missing(reason="this head is not in the report")
+    absent: Estimate | Missing | Point = Missing(reason="this head is not in the report")
     points = [[point(cells.get((layer, head), absent)) for head in range(n_heads)] for layer in layers]
     measured = any(p.value is not None for row in points for p in row)
     return ScoreGrid(
@@ -71,7 +76,7 @@ def point_grid(
         title=measure.title,
         meaning=measure.meaning,
         prompt_set=None,
-        units="1",
+        units=measure.units,
         share=measure.share,
         layers=layers,
         n_heads=n_heads,

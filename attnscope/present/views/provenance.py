@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...core.circuit_report import CircuitReport
 from ...core.frequency_report import FrequencyReport
 from ...core.report import HeadReport, PromptSet
 from ...core.retrieval_report import RetrievalReport
@@ -65,7 +66,9 @@ def rule_rows(report: HeadReport) -> list[RuleRow]:
     return rows
 
 
-def provenance_view(report: HeadReport | SinkReport | RetrievalReport | FrequencyReport) -> ProvenanceView:
+def provenance_view(
+    report: HeadReport | SinkReport | RetrievalReport | FrequencyReport | CircuitReport,
+) -> ProvenanceView:
     """Return how the report was made."""
     made, info = report.provenance, report.model
     random = info.weights == "random"
