@@ -13,15 +13,16 @@ from .model_info import ModelInfo
 
 Level = Literal["head", "layer", "neuron"]
 LEVELS: tuple[Level, ...] = get_args(Level)
-Module = Literal["head", "attention", "mlp", "neuron"]
+Module = Literal["head", "attention", "mlp", "neuron", "residual"]
+"""`residual` is the residual stream before a block; it is edited, and is part of no circuit."""
 SIDES: tuple[Module, Module] = ("attention", "mlp")
 """Last axis of arrays at level `layer`, `[blocks, 2]`."""
-_PATTERN = re.compile(r"^(attention|mlp) (\d+)$|^L(\d+)N(\d+)$")
+_PATTERN = re.compile(r"^(attention|mlp|residual) (\d+)$|^L(\d+)N(\d+)$")
 
 
 @dataclass(frozen=True, order=True)
 class Unit:
-    """One unit, 0-based; `index` is the head or neuron, 0 for a block's attention or MLP.
+    """One unit, 0-based; `index` is the head or neuron, 0 for a block's attention, MLP or residual stream.
 
     Example:
         >>> print(Unit("head", 3, 2), Unit("mlp", 4, 0), Unit("neuron", 1, 77))
@@ -30,7 +31,7 @@ class Unit:
 
     module: Module
     layer: int
-    index: int
+    index: int = 0
 
     def __str__(self) -> str:
         if self.module == "head":
@@ -40,7 +41,7 @@ class Unit:
     @property
     def level(self) -> Level:
         """The level it belongs to."""
-        return "layer" if self.module in SIDES else "head" if self.module == "head" else "neuron"
+        return self.module if self.module in ("head", "neuron") else "layer"  # type: ignore[return-value]
 
     @classmethod
     def parse(cls, text: str) -> Unit:
@@ -58,7 +59,7 @@ class Unit:
             return cls("head", *HeadId.parse(text))
         side, block, layer, neuron = match.groups()
         if side:
-            return cls("mlp" if side == "mlp" else "attention", int(block), 0)
+            return cls(side, int(block), 0)  # type: ignore[arg-type]
         return cls("neuron", int(layer), int(neuron))
 
 

@@ -54,7 +54,7 @@ def seconds(work: Callable[[], Any], runs: int) -> tuple[float, Any]:
 def spread(info: Any, count: int) -> list[tuple[Unit, ...]]:
     """Return heads from the first layer to the last."""
     heads = info.heads
-    return [(Unit(heads[i].layer, "head", heads[i].head),) for i in np.linspace(0, len(heads) - 1, count).astype(int)]
+    return [(Unit("head", heads[i].layer, heads[i].head),) for i in np.linspace(0, len(heads) - 1, count).astype(int)]
 
 
 def gap(scope: Any, tokens: int, heads: list[tuple[Unit, ...]], implementation: str = "auto") -> float:

@@ -73,8 +73,8 @@ def test_the_last_mlp_is_estimated_by_its_own_gradient_alone() -> None:
     """Neurons of the last block: only the final norm is not linear."""
     scope = scopes("llama")
     found = attribute(scope, pairs(), "neuron", metric="logit_difference", alternative=Nearly(1e-3))
-    exact = sweep(scope, pairs(), [(Unit(2, "neuron", 7),)], metrics="logit_difference", alternative=Nearly(1e-3))
-    column = found.units.index(Unit(2, "neuron", 7))
+    exact = sweep(scope, pairs(), [(Unit("neuron", 2, 7),)], metrics="logit_difference", alternative=Nearly(1e-3))
+    column = found.units.index(Unit("neuron", 2, 7))
     np.testing.assert_allclose(found.change[:, column], -exact.effect("logit_difference")[:, 0], atol=2e-5)
 
 
@@ -245,7 +245,7 @@ def test_path_patching_equals_whole_forwards(name: str) -> None:
     ):
         found = patch_paths(scope, pairs(), receivers, batch_tokens=60)
         assert np.abs(found.values - found.baseline[:, None]).max() > 1e-4
-        for sender in (Unit(0, "head", 1), Unit(1, "head", 2), Unit(2, "head", 3)):
+        for sender in (Unit("head", 0, 1), Unit("head", 1, 2), Unit("head", 2, 3)):
             expected = plain_path(scope, receivers, sender, pairs())
             np.testing.assert_allclose(found.values[:, found.senders.index(sender)], expected, atol=1e-4)
 

@@ -23,7 +23,7 @@ from attnscope.engine.sweep.alternatives import Fixed, FromEdit, OtherPrompts, O
 from attnscope.engine.sweep.chunks import chunks
 from attnscope.engine.sweep.metrics import METRICS, Accuracy, LogProbability, Metric
 from attnscope.engine.sweep.run import Sweep, sweep
-from attnscope.engine.sweep.units import LEVELS, SITE, Unit, heads_as_units, neuron_counts, units_of
+from attnscope.engine.sweep.units import MODULES, SITE, Unit, heads_as_units, neuron_counts, units_of
 
 ANSWERS = ["log_probability", "logit_difference", "accuracy", "kl", "probability_difference"]
 scopes = cache(tiny)
@@ -59,13 +59,13 @@ def means(scope: Any) -> Fixed:
 
 def variants(scope: Any, level: str) -> Any:
     if level == "neuron":
-        return [(Unit(layer, "neuron", index),) for layer in range(3) for index in (0, 7, 31)]
+        return [(Unit("neuron", layer, index),) for layer in range(3) for index in (0, 7, 31)]
     if level == "set":
         return [
-            (Unit(0, "head", 1), Unit(0, "head", 2), Unit(2, "head", 0)),
-            (Unit(0, "mlp"), Unit(1, "attention"), Unit(2, "head", 3)),
-            (Unit(1, "residual"), Unit(1, "head", 1)),
-            (Unit(1, "neuron", 3), Unit(1, "neuron", 4), Unit(2, "head", 1)),
+            (Unit("head", 0, 1), Unit("head", 0, 2), Unit("head", 2, 0)),
+            (Unit("mlp", 0), Unit("attention", 1), Unit("head", 2, 3)),
+            (Unit("residual", 1), Unit("head", 1, 1)),
+            (Unit("neuron", 1, 3), Unit("neuron", 1, 4), Unit("head", 2, 1)),
             units_of(scope, "head"),
         ]
     return level
@@ -82,7 +82,7 @@ def same(left: Sweep, right: Sweep, tolerance: float = 2e-5) -> None:
 
 
 @pytest.mark.parametrize("positions", ["all", "answer", "each", (3, 6)], ids=str)
-@pytest.mark.parametrize("level", [*LEVELS, "set"])
+@pytest.mark.parametrize("level", [*MODULES, "set"])
 @pytest.mark.parametrize("name", MODELS)
 def test_stacked_equals_one_forward_for_each_variant(name: str, level: str, positions: Any) -> None:
     scope = scopes(name)
@@ -108,7 +108,7 @@ def test_edits_and_other_prompts_as_alternatives(name: str) -> None:
             options: dict[str, Any] = {"metrics": ANSWERS, "alternative": alternative, "positions": positions}
             fast, slow = (sweep(scope, pairs(), "head", method=m, **options) for m in ("stacked", "plain"))
             same(fast, slow)
-        several = [(Unit(0, "head", 1), Unit(2, "head", 1)), (Unit(1, "head", 0), Unit(2, "head", 2))]
+        several = [(Unit("head", 0, 1), Unit("head", 2, 1)), (Unit("head", 1, 0), Unit("head", 2, 2))]
         options = {"metrics": ANSWERS, "alternative": alternative}
         fast, slow = (sweep(scope, pairs(), several, method=m, **options) for m in ("stacked", "plain"))
         same(fast, slow)
@@ -169,11 +169,11 @@ def test_patching_all_heads_of_a_block_is_patching_its_attention(name: str) -> N
 def test_patching_the_first_stream_gives_the_other_run(name: str) -> None:
     """Denoising everything recovers the clean run: 100% recovery."""
     scope = scopes(name)
-    clean = sweep(scope, pairs(), [(Unit(0, "residual"),)], metrics="logit_difference")
+    clean = sweep(scope, pairs(), [(Unit("residual", 0),)], metrics="logit_difference")
     back = sweep(
         scope,
         pairs(),
-        [(Unit(0, "residual"),)],
+        [(Unit("residual", 0),)],
         base="corrupt_ids",
         alternative=OtherRun("input_ids"),
         metrics="logit_difference",
@@ -205,7 +205,7 @@ def test_patches_that_cannot_matter_are_not_run() -> None:
 
 
 def test_a_failure_names_the_head_and_keeps_what_was_done(tmp_path: Path) -> None:
-    scope, broken = scopes("llama"), [Unit(1, "head", 2)]
+    scope, broken = scopes("llama"), [Unit("head", 1, 2)]
 
     class Breaks(Zero):
         def heads(self, layer: int, call: Any, z: Any) -> Any:
@@ -222,7 +222,7 @@ def test_a_failure_names_the_head_and_keeps_what_was_done(tmp_path: Path) -> Non
     watched: list[Any] = [broken]
     active = True
     place = tmp_path / "sweep.safetensors"
-    chosen = [(Unit(0, "head", 0),), (Unit(0, "head", 1),), (Unit(1, "head", 2),), (Unit(2, "head", 0),)]
+    chosen = [(Unit("head", 0, 0),), (Unit("head", 0, 1),), (Unit("head", 1, 2),), (Unit("head", 2, 0),)]
     with pytest.raises(SweepError, match=r"L1H2, prompt 0: found ZeroDivisionError: a broken head"):
         sweep(scope, pairs(), chosen, alternative=Watched(), checkpoint=place, batch_tokens=20)
     assert place.exists()
@@ -284,10 +284,10 @@ def test_bad_sweeps_say_what_is_wrong() -> None:
     with pytest.raises(UnknownNameError, match="one of logit_difference"):
         sweep(scope, plain, "head", metrics="acuracy")
     with pytest.raises(UnknownHeadError, match="L9H0"):
-        sweep(scope, plain, [(Unit(9, "head", 0),)])
+        sweep(scope, plain, [(Unit("head", 9, 0),)])
     with pytest.raises(UnknownHeadError, match="L0N4000"):
-        sweep(scope, plain, [(Unit(0, "neuron", 4000),)])
-    with pytest.raises(TaskError, match="level of a sweep"):
+        sweep(scope, plain, [(Unit("neuron", 0, 4000),)])
+    with pytest.raises(TaskError, match="units of a sweep"):
         sweep(scope, plain, "heads")  # type: ignore[arg-type]
     with pytest.raises(TaskError, match="'stacked' or 'plain'"):
         sweep(scope, plain, method="fast")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from ..batches import PromptSet
 from ..sweep.alternatives import Alternative, OtherRun, Zero
 from ..sweep.chunks import Chunk, Positions, chunks
 from ..sweep.metrics import Metric, metric_named, wide
-from ..sweep.units import SITE, Level, Unit, units_of
+from ..sweep.units import SITE, Module, Unit, units_of
 from .gradients import Key, Traced, trace
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Attribution:
 def attribute(
     scope: Scope,
     prompts: PromptSet,
-    level: Level = "head",
+    module: Module = "head",
     *,
     metric: str | Metric = "log_probability",
     alternative: Alternative | None = None,
@@ -66,7 +66,7 @@ def attribute(
     batch_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attribution:
-    """Estimate what a sweep over all units of a level would measure, from one forward and backward (2310.10348).
+    """Estimate what a sweep over all units of a kind would measure, from one forward and backward (2310.10348).
 
     The estimate is linear: good where a unit's change is small against the norms and softmaxes behind it, and blind to
     a saturated metric. `grad_drop` adds GradDrop of AtP* (2403.00745), which finds units whose paths cancel.
@@ -74,7 +74,7 @@ def attribute(
     Args:
         scope: a loaded transformers model whose weights need no gradients.
         prompts: as for `sweep`.
-        level: of the units.
+        module: of the units.
         metric: a differentiable one.
         alternative: what would take a unit's place: `Zero`, `Fixed`, `OtherRun`, `OtherPrompts`.
         positions: where; `each` is not offered.
@@ -102,8 +102,8 @@ def attribute(
             found=f"positions {positions!r}, gradient at {at!r} of {other.name}",
             expected="positions together; the gradient of the other run only with another run",
         )
-    units = units_of(scope, level)
-    keys: list[Key] = sorted({("z" if unit.level == "head" else SITE[unit.level], unit.layer) for unit in units})
+    units = units_of(scope, module)
+    keys: list[Key] = sorted({("z" if unit.module == "head" else SITE[unit.module], unit.layer) for unit in units})
     baseline = np.full(len(prompts), np.nan)
     change = np.full((len(prompts), len(units)), np.nan)
     magnitude = np.full(change.shape, np.nan) if grad_drop else None
@@ -123,9 +123,9 @@ def attribute(
         traced, spent = tracer.at(at, grad_drop)
         forwards, finished = max(forwards, spent), finished + chunk.size
         baseline[rows] = tracer.baseline.double().cpu().numpy()
-        change[rows] = tracer.products(traced.gradients, level)
+        change[rows] = tracer.products(traced.gradients, module)
         if magnitude is not None:
-            dropped = [np.abs(tracer.products(gradients, level)) for gradients in traced.dropped]
+            dropped = [np.abs(tracer.products(gradients, module)) for gradients in traced.dropped]
             magnitude[rows] = sum(dropped) / max(1, len(dropped) - 1)
         if progress is not None:
             progress(finished, len(prompts))
@@ -166,7 +166,7 @@ class _Tracer:
         there = trace(self.scope, self.chunk, self.other.ids(self.chunk), self.keys, self.metric, drop_layers=grad_drop)
         return there, spent + 1.0 + 2.0 * there.backwards - extra
 
-    def products(self, gradients: dict[Key, Tensor], level: Level) -> np.ndarray:
+    def products(self, gradients: dict[Key, Tensor], module: Module) -> np.ndarray:
         """Return Σ (other − own) · gradient over positions, `[B, units]`."""
         found = []
         for key in self.keys:
@@ -179,7 +179,7 @@ class _Tracer:
                 other = self.values.stream(key[1], key[0], own[None]).to(own).expand(1, *own.shape)[0]  # type: ignore[arg-type]
                 product = (other - own) * gradient
                 summed = self._over_positions(product, 1)
-                found.append(summed if level == "neuron" else summed.sum(-1, keepdim=True))
+                found.append(summed if module == "neuron" else summed.sum(-1, keepdim=True))
         order = sorted(range(len(self.keys)), key=lambda i: self.keys[i][1])
         return torch.cat([found[i] for i in order], 1).double().cpu().numpy()
 

@@ -259,4 +259,4 @@ def record(
 
 
 def _place(unit: Unit) -> Place:
-    return "z" if unit.level == "head" else SITE[unit.level]
+    return "z" if unit.module == "head" else SITE[unit.module]

@@ -15,7 +15,7 @@ from attnscope_kernels import AttentionCall
 from ...models._columns import some_tokens
 from ..memory import explained
 from .shared import Beginning, attend_after, whole
-from .units import SITE, Variant
+from .units import SITE, Variant, first_block
 
 if TYPE_CHECKING:
     from ...models._base import Site
@@ -77,14 +77,14 @@ class Growing:
         self.streams: dict[int, Tensor] = {}
         self.joining: dict[int, int] = defaultdict(int)
         self.edits: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
-        first = [min(variant).layer for variant in variants]
+        first = [first_block(variant) for variant in variants]
         order = sorted(range(len(variants)), key=lambda i: (first[i], i))
         self.rows = [0] * len(variants)
         for row, index in enumerate(order, 1):
             self.rows[index] = row
             self.joining[first[index]] += 1
             for unit in variants[index]:
-                self.edits[unit.layer, unit.level].append((row, unit.index))
+                self.edits[unit.layer, unit.module].append((row, unit.index))
         self.present = 1
 
     def logits(self, last: int) -> Tensor:

@@ -172,7 +172,7 @@ class _Received:
         self.growing = _Free(
             sent.scope,
             sent.chunk,
-            [(Unit(first, "head", 0),)] * variants,
+            [(Unit("head", first, 0),)] * variants,
             Zero(),
             Start(),
             implementation=sent.implementation,

@@ -40,10 +40,10 @@ def plain_logits(
     heads: dict[int, list[int]] = {}
     sites: dict[tuple[int, Site], list[int]] = {}
     for unit in variant:
-        if unit.level == "head":
+        if unit.module == "head":
             heads.setdefault(unit.layer, []).append(unit.index)
         else:
-            sites.setdefault((unit.layer, SITE[unit.level]), []).append(unit.index)
+            sites.setdefault((unit.layer, SITE[unit.module]), []).append(unit.index)
 
     def blend(own: Tensor, other: Tensor) -> Tensor:
         return other if positions is None else torch.where(positions[:, None], other, own)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .alternatives import OtherRun
-from .units import Variant
+from .units import Variant, first_block
 
 if TYPE_CHECKING:
     from .chunks import Chunk
@@ -45,10 +45,10 @@ def groups(variants: Sequence[Variant], indices: Sequence[int], most: int) -> li
 
     Example:
         >>> from .units import Unit
-        >>> groups([(Unit(1, "mlp"),), (Unit(0, "mlp"),), (Unit(2, "mlp"),)], [0, 1, 2], 2)
+        >>> groups([(Unit("mlp", 1),), (Unit("mlp", 0),), (Unit("mlp", 2),)], [0, 1, 2], 2)
         [(1, 0), (2,)]
     """
-    order = sorted(indices, key=lambda i: (min(variants[i]).layer, i))
+    order = sorted(indices, key=lambda i: (first_block(variants[i]), i))
     return [tuple(order[start : start + most]) for start in range(0, len(order), most)]
 
 
@@ -88,7 +88,7 @@ def jobs(
             Job(
                 number,
                 part,
-                min(variants[part[0]]).layer,
+                first_block(variants[part[0]]),
                 max(start, differ) if late and not chunk.positions else start,
             )
             for part in groups(variants, indices, most)
@@ -100,15 +100,14 @@ def jobs(
         ]
         first = position if late else 0
         wider = max(1, rows * tokens // ((tokens - first) * chunk.size) - 1)
-        found += [
-            Job(number, part, min(variants[part[0]]).layer, first, position) for part in groups(variants, acting, wider)
-        ]
+        parts = groups(variants, acting, wider)
+        found += [Job(number, part, first_block(variants[part[0]]), first, position) for part in parts]
     return found
 
 
 def _only_in(variant: Variant, block: int) -> bool:
     """Return whether a variant edits one block alone, behind what other tokens read of it."""
-    return all(unit.layer == block and unit.level != "residual" for unit in variant)
+    return all(unit.layer == block and unit.module != "residual" for unit in variant)
 
 
 def _first_difference(alternative: OtherRun, chunk: Chunk) -> int:

@@ -21,7 +21,7 @@ from .metrics import Metric, Readout, metrics_named
 from .plain import plain_logits
 from .plan import Job, can_start_late, jobs
 from .shared import Beginning, beginning
-from .units import Level, Unit, Variant, check_units, units_of
+from .units import Module, Unit, Variant, check_units, first_block, units_of
 
 if TYPE_CHECKING:
     from ...models._base import Scope
@@ -67,7 +67,7 @@ class Sweep:
 def sweep(
     scope: Scope,
     prompts: PromptSet,
-    variants: Level | Sequence[Sequence[Unit]] = "head",
+    variants: Module | Sequence[Sequence[Unit]] = "head",
     *,
     metrics: str | Metric | Sequence[str | Metric] = "log_probability",
     alternative: Alternative | None = None,
@@ -228,7 +228,7 @@ class _Run:
             raise error
         for index in job.variants:
             try:
-                run.job(Job(job.chunk, (index,), min(self.variants[index]).layer, job.first, job.position))
+                run.job(Job(job.chunk, (index,), first_block(self.variants[index]), job.first, job.position))
             except FAILURES as own:
                 name = " + ".join(map(str, self.variants[index]))
                 prompts = ", ".join(map(str, run.chunk.prompts))

@@ -3,63 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ...core.errors import TaskError, UnknownHeadError
 from ...core.ids import HeadId
+from ...core.units import Module, Unit
 
 if TYPE_CHECKING:
     from ...core.model_info import ModelInfo
     from ...models._base import Site
 
-Level = Literal["head", "attention", "mlp", "residual", "neuron"]
-LEVELS: tuple[Level, ...] = get_args(Level)
-SITE: dict[Level, Site] = {
+MODULES: tuple[Module, ...] = get_args(Module)
+SITE: dict[Module, Site] = {
     "attention": "attention_output",
     "mlp": "mlp_output",
     "residual": "block_input",
     "neuron": "neurons",
 }
-"""Where the levels other than heads are read and edited."""
-
-
-@dataclass(frozen=True, order=True)
-class Unit:
-    """One part of a model.
-
-    Attributes:
-        layer: 0-based block.
-        level: `head`: output of a query head; `attention`, `mlp`: what the block's module adds to the residual stream;
-            `residual`: the stream before the block; `neuron`: an input of the MLP's down projection.
-        index: query head or neuron; 0 for the others.
-
-    Example:
-        >>> str(Unit(3, "head", 2)), str(Unit(3, "mlp")), str(Unit(3, "neuron", 17))
-        ('L3H2', 'mlp 3', 'L3N17')
-    """
-
-    layer: int
-    level: Level
-    index: int = 0
-
-    def __str__(self) -> str:
-        if self.level == "head":
-            return str(HeadId(self.layer, self.index))
-        return f"L{self.layer}N{self.index}" if self.level == "neuron" else f"{self.level} {self.layer}"
-
-    __repr__ = __str__
+"""Where units other than heads are read and edited."""
 
 
 Variant = tuple[Unit, ...]
 """Units that are edited together."""
 
 
-def units_of(scope: Any, level: Level) -> tuple[Unit, ...]:
-    """Return every unit of a level, in order.
+def first_block(variant: Variant) -> int:
+    """Return the first block that a variant edits."""
+    return min(unit.layer for unit in variant)
+
+
+def units_of(scope: Any, module: Module) -> tuple[Unit, ...]:
+    """Return every unit of a kind, in order.
 
     Raises:
-        TaskError: no such level.
+        TaskError: no such kind.
         UnsupportedModelError: the model's neurons are not the input of one projection.
 
     Example:
@@ -68,17 +45,17 @@ def units_of(scope: Any, level: Level) -> tuple[Unit, ...]:
         64
     """
     info: ModelInfo = scope.info
-    if level not in LEVELS:
-        raise TaskError("level of a sweep", found=repr(level), expected=f"one of {', '.join(LEVELS)}")
-    if level == "head":
-        return tuple(Unit(head.layer, "head", head.head) for head in info.heads)
-    if level == "attention":
-        return tuple(Unit(layer, level) for layer in info.attention_layers)
-    if level == "neuron":
+    if module not in MODULES:
+        raise TaskError("units of a sweep", found=repr(module), expected=f"one of {', '.join(MODULES)}")
+    if module == "head":
+        return tuple(Unit("head", head.layer, head.head) for head in info.heads)
+    if module == "attention":
+        return tuple(Unit(module, layer) for layer in info.attention_layers)
+    if module == "neuron":
         return tuple(
-            Unit(layer, level, index) for layer, size in enumerate(neuron_counts(scope)) for index in range(size)
+            Unit(module, layer, index) for layer, size in enumerate(neuron_counts(scope)) for index in range(size)
         )
-    return tuple(Unit(layer, level) for layer in range(info.n_layers))
+    return tuple(Unit(module, layer) for layer in range(info.n_layers))
 
 
 def neuron_counts(scope: Any) -> list[int]:
@@ -116,10 +93,10 @@ def check_units(scope: Any, variants: Iterable[Sequence[Unit]]) -> list[Variant]
         if not variant:
             raise UnknownHeadError("variant of a sweep", found="no units", expected="at least one")
         for unit in variant:
-            if unit.level == "head":
+            if unit.module == "head":
                 info.check(HeadId(unit.layer, unit.index))
             elif not 0 <= unit.layer < info.n_layers or (
-                unit.level == "neuron" and not 0 <= unit.index < neuron_counts(scope)[unit.layer]
+                unit.module == "neuron" and not 0 <= unit.index < neuron_counts(scope)[unit.layer]
             ):
                 raise UnknownHeadError(
                     f"unit {unit} of {info.model_id}",
@@ -133,4 +110,4 @@ def check_units(scope: Any, variants: Iterable[Sequence[Unit]]) -> list[Variant]
 
 def heads_as_units(heads: Iterable[HeadId]) -> Variant:
     """Return heads as one variant."""
-    return tuple(Unit(head.layer, "head", head.head) for head in heads)
+    return tuple(Unit("head", head.layer, head.head) for head in heads)
