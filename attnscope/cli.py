@@ -1,4 +1,4 @@
-"""The command line: `attnscope report`, `sinks`, `retrieval`, `frequency`, `export`, `compare`, `heads` and more."""
+"""The command line: `attnscope report`, `sinks`, `retrieval`, `frequency`, `circuit`, `ablate`, `export` and more."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 
 from . import __version__
 from . import cli_options as options
+from .cli_ablate import ablate
+from .cli_circuit import circuit
 from .cli_formats import compare, export, import_
 from .cli_frequency import frequency
 from .cli_gates import gates
@@ -30,6 +32,8 @@ app.command("sinks")(sinks)
 app.command("retrieval")(retrieval)
 app.command("frequency")(frequency)
 app.command("gates")(gates)
+app.command("circuit")(circuit)
+app.command("ablate")(ablate)
 app.command("verify-paper")(verify_paper)
 app.command("export")(export)
 app.command("import")(import_)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .circuit_plan import CircuitPlan, planned_forwards
 from .gate_plan import cost as gate_cost
 from .quick_plans import quick_frequency, quick_gates, quick_retrieval, quick_sinks
 from .report_plan import ReportPlan, sections
@@ -59,6 +60,17 @@ def announce_retrieval(console: Console, scope: Scope, plan: RetrievalPlan) -> N
     info, tokens = scope.info, planned_tokens(plan, scope.info)
     attention = tokens * max(plan.grid(info).lengths) * info.head_dim * info.n_heads * len(info.attention_layers)
     _announce(console, info, tokens, tokens * (info.n_parameters or 0) + attention, "at most")
+
+
+def announce_circuits(console: Console, scope: Scope, plan: CircuitPlan) -> None:
+    """Say, before it starts, how many runs of a prompt a circuit report measures, which its sweeps share."""
+    runs = planned_forwards(plan, len(scope.info.heads), scope.info.n_layers)
+    console.print(
+        f"{scope.info.model_id}: {' and '.join(plan.labels)}, {plan.prompts} pairs each, {', '.join(plan.levels)} level"
+        f" on {scope.info.device} ({scope.info.dtype}); about {runs:,} edited runs of a prompt, which share forwards",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _announce(console: Console, info: ModelInfo, tokens: int, multiplications: float, about: str = "about") -> None:

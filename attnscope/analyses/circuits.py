@@ -105,6 +105,29 @@ def halves(n: int, groups: Sequence[object] | None = None, seed: int = 0) -> tup
     return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
+def selective(effect: np.ndarray, other: np.ndarray, most: float = 0.2) -> np.ndarray:
+    """Return the effects of the units that serve one task and hardly the other, NaN for all others.
+
+    Ranking by effect minus other effect would keep units that both tasks need, where one needs them a little more.
+
+    Args:
+        effect: `[units...]` on the circuit's task, NaN where missing.
+        other: on the other task.
+        most: the other effect may be at most this part of the own one, 0..1.
+
+    Raises:
+        StatisticsError: different shapes.
+
+    Example:
+        >>> selective(np.array([13.0, 6.0, -1.0]), np.array([12.0, 0.5, 0.0]))
+        array([nan,  6., nan])
+    """
+    if other.shape != effect.shape:
+        raise StatisticsError("effects", found=f"shapes {effect.shape} and {other.shape}", expected="one shape")
+    kept = (effect > 0) & (other <= most * effect)
+    return np.where(kept, effect, np.nan)
+
+
 def ranked(effect: np.ndarray, other: np.ndarray | None = None) -> list[tuple[int, ...]]:
     """Return units from the largest effect down; ties go to the earlier unit, what was not measured is left out.
 

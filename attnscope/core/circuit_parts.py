@@ -13,7 +13,8 @@ from .units import Level, Module
 FALSE_DISCOVERY: Final = 0.05
 """An effect counts as shown where its q-value is at most this."""
 Rule = Literal["effect", "selective"]
-"""`effect` ranks units by their effect on the circuit's task, `selective` by that minus the effect on the other."""
+"""`effect` ranks units by their effect on the circuit's task; `selective` does so among the units whose effect on the
+other task is at most a fifth of it."""
 Verdict = Literal["double", "first only", "second only", "none"]
 
 

@@ -263,6 +263,18 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all("forward" not in module.__dict__ for module in scope.model.modules())
 
 
+def test_the_order_of_metrics_changes_nothing() -> None:
+    """Answers of two tokens: the second one follows the first also where the first metric reads one token alone."""
+    scope = scopes("llama")
+    found = [
+        sweep(scope, pairs(), "mlp", metrics=names)
+        for names in (ANSWERS, ANSWERS[::-1], ["logit_difference", "log_probability"])
+    ]
+    for metric in ("logit_difference", "log_probability"):
+        for other in found[1:]:
+            np.testing.assert_array_equal(found[0].values[metric], other.values[metric])
+
+
 def test_a_metric_of_your_own() -> None:
     class TopProbability(Metric):
         name, units = "top_probability", "1"

@@ -18,6 +18,7 @@ from ..sweep.metrics import Metric, metric_named
 from .gradients import Key, Traced, stop_at, trace
 
 if TYPE_CHECKING:
+    from ...core.model_info import ModelInfo
     from ...models._base import Scope
 
 TOLERANCE = 1e-3
@@ -239,3 +240,34 @@ def circuit_nodes(edges: Edges, n: int) -> Sequence[str]:
     """
     kept = {source for source, _, _ in edges.top(n)}
     return tuple(source for source in edges.sources if source in kept)
+
+
+def between_nodes(edges: Edges, info: ModelInfo) -> list[tuple[str, str, float]]:
+    """Return edges between heads and MLPs: a head's queries, keys and values together, keys and values by head.
+
+    Keys and values belong to a KV head; each of the query heads that read it gets an equal share of their score.
+
+    Args:
+        edges: of a model.
+        info: the model.
+
+    Returns:
+        (source, target, score), targets named as sources are, and `logits`.
+    """
+    totals: dict[tuple[str, str], float] = {}
+    for column, target in enumerate(edges.targets):
+        name, _, slot = target.partition(" ")
+        readers = [target]
+        if slot == "query":
+            readers = [name]
+        elif slot in ("key", "value"):
+            layer, group = (int(part) for part in name[1:].split("G"))
+            first = group * info.group_size
+            readers = [f"L{layer}H{head}" for head in range(first, first + info.group_size)]
+        for row, source in enumerate(edges.sources):
+            score = edges.scores[row, column]
+            if not np.isnan(score):
+                for reader in readers:
+                    key = source, reader
+                    totals[key] = totals.get(key, 0.0) + float(score) / len(readers)
+    return [(source, target, score) for (source, target), score in totals.items()]

@@ -84,9 +84,9 @@ def chunks(
     groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     read: list[tuple[list[int], list[int]]] = []
     for index, row in enumerate(rows):
-        ids, targets = list(row[base]), _targets(metrics, row)
-        forced = metrics[0].forced({**row, "answer_ids": targets} if targets else row, ids)
-        targets = targets or metrics[0].targets(row)
+        ids = list(row[base])
+        longest = max(metrics, key=lambda metric, row=row: len(metric.targets(row)))  # type: ignore[misc]
+        forced, targets = longest.forced(row, ids), longest.targets(row)
         read.append((forced, targets))
         groups[(len(forced), len(targets), *_where(positions, row, len(ids), index))].append(index)
     found = []
@@ -106,13 +106,6 @@ def chunks(
                 )
             )
     return sorted(found, key=lambda chunk: (chunk.ids.shape[1], chunk.prompts))
-
-
-def _targets(metrics: Sequence[Metric], row: Mapping[str, Any]) -> list[int]:
-    """Return the answer tokens that the metrics read together; none for metrics of whole texts."""
-    if "answer_ids" not in metrics[0].needs:
-        return []
-    return max((metric.targets(row) for metric in metrics), key=len)
 
 
 def _rows(
