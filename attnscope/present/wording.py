@@ -51,9 +51,7 @@ SCORE_WORDS: dict[str, ScoreWords] = {
     "value_drain": ScoreWords("Value drain", "Values", "written norm, first token over others", False),
     "importance": ScoreWords("Importance", "Effects", "change of the loss with the head's scale, per token", False),
     "recall_effect": ScoreWords("Recall effect", "Effects", "recall answers lost when it alone is ablated"),
-    "reasoning_effect": ScoreWords(
-        "Reasoning effect", "Effects", "reasoning answers lost when it alone is ablated", False
-    ),
+    "reasoning_effect": ScoreWords("Reasoning effect", "Effects", "reasoning answers lost when it alone is ablated"),
 }
 """Every score of core.names.SCORES."""
 
