@@ -30,8 +30,8 @@ TASKS = ("recall", "reasoning")
 FEWEST = 8
 """Answered prompts below which an effect is not measured."""
 READ_UP_TO = 8192
-"""Tokens of a vocabulary up to which copying is scored on what a head's layer reads: one forward of two tokens for each,
-3.6 s for the embedded model's 4,096 on two CPU cores. Above it, on embeddings, without a forward."""
+"""Tokens of a vocabulary up to which copying is scored on what a head's layer reads, two tokens forward for each (3.6 s
+for the embedded model's 4,096 on two CPU cores); larger ones are scored on embeddings, without a forward."""
 LOSS_PROMPTS, LOSS_TOKENS = 8, 512
 """Text prompts of importance, and tokens of each, at most."""
 
