@@ -79,6 +79,7 @@ class ReportPlan:
             what each head needs.
         gates: methods whose gates are trained, `duo_attention` and `hardkuma`; they cost minutes on a CPU.
         frequency: whether a written report holds a frequency report, on prompts of 1,024 tokens.
+        circuit_prompts: recall and reasoning prompts, of each, on which every head is ablated by itself; 0 for none.
 
     Raises:
         TaskError: `prompts` or `context` is too small.
@@ -106,6 +107,7 @@ class ReportPlan:
     retrieval: bool = True
     gates: tuple[Literal["duo_attention", "hardkuma"], ...] = ()
     frequency: bool = True
+    circuit_prompts: int = 24
 
     def __post_init__(self) -> None:
         if self.mode not in ("exact", "screen"):
@@ -113,6 +115,8 @@ class ReportPlan:
         unknown = [method for method in self.gates if method not in ("duo_attention", "hardkuma")]
         if unknown:
             raise TaskError("gates of a report", found=repr(unknown[0]), expected="'duo_attention' or 'hardkuma'")
+        if self.circuit_prompts < 0:
+            raise TaskError("circuit prompts of a report", found=self.circuit_prompts, expected="0 or more")
         if self.budget is not None and not 0 <= self.budget <= 1:
             raise TaskError("budget of full KV heads", found=self.budget, expected="a share of all KV heads, 0 to 1")
 

@@ -18,6 +18,7 @@ from .engine.ablations import ablate_with_control
 from .engine.accuracy import token_accuracy
 from .engine.batches import check_prompts
 from .engine.collect import NEAR, collect
+from .head_effects import TASKS, HeadEffects, head_effects
 from .models._loading import load, require_causal
 from .provenance import provenance
 from .report_extras import extras
@@ -50,7 +51,8 @@ def report(
         out: write a run directory there (statistics, tables, report.json, report.html); an interrupted call goes on
             from `<out>.partial` when it is repeated.
         prompts: your own `datasets.Dataset` for some of the prompt sets `text`, `short`, `repeats`, `echoes`,
-            `needle`, with the columns that the set's collectors need.
+            `needle`, with the columns that the set's collectors need, and `recall`, `reasoning`, with `input_ids` and
+            `answer_ids`.
         implementation: kernel implementation.
         batch_tokens: padded tokens a batch at most.
         track: progress, see `Track`.
@@ -62,6 +64,7 @@ def report(
     Raises:
         UnsupportedModelError: the model is not causal.
         TaskError: the text is missing, empty, too short or too long, or there is text but no tokenizer.
+        SweepError: one head's ablation failed; a written report goes on from there when the call is repeated.
         DeviceError: the device ran out of memory; the message says where, and what would fit.
         OutputError: `out` cannot be written or holds other files.
 
@@ -77,7 +80,7 @@ def report(
     partial = target.with_name(f"{target.name}.partial") if target is not None else None
     parts = sections(plan, scope.info, scope.tokenizer is not None)
     given = dict(prompts or {})
-    _check_names(given, [part.name for part in parts])
+    _check_names(given, [*(part.name for part in parts), *TASKS])
     chosen_sets = {part.name: _prompts(part, given, scope.tokenizer) for part in parts}
     missing = {
         score: part.skipped
@@ -107,7 +110,18 @@ def report(
                 progress=lambda done, _, advance=advance: advance(done),  # type: ignore[misc]
                 checkpoint=checkpoint,
             ).assign_attrs(prompt_set=part.name)
-    provenance = _provenance(scope, plan, parts, chosen_sets, set(given), statistics, command)
+    effects = head_effects(
+        scope,
+        plan,
+        {task: given[task] for task in TASKS if task in given},
+        chosen_sets["text"],
+        partial,
+        implementation=implementation,
+        batch_tokens=batch_tokens,
+        track=track,
+    )
+    provenance = _provenance(scope, plan, parts, chosen_sets, set(given), statistics, effects, command)
+    statistics, missing = statistics | effects.statistics, missing | effects.missing
     token = scope.tokenizer.decode if scope.tokenizer is not None else str
     draft = build(scope.info, statistics, provenance, decode_token=token, missing=missing, budget=plan.budget)
     checks = _causal_checks(scope, draft, chosen_sets, plan, implementation, batch_tokens, track)
@@ -196,6 +210,7 @@ def _provenance(
     prompts: Mapping[str, Any],
     given: set[str],
     statistics: Mapping[str, xr.Dataset],
+    effects: HeadEffects,
     command: str | None,
 ) -> Provenance:
     sets = {
@@ -204,7 +219,8 @@ def _provenance(
         if prompts[part.name] is not None
     }
     implementations = [data.attrs["implementation"] for data in statistics.values()]
-    return provenance(scope, plan.seed, sets, implementations, command, _notes(parts, given))
+    notes = (*_notes(parts, given), *effects.notes)
+    return provenance(scope, plan.seed, sets | effects.prompts, implementations, command, notes)
 
 
 def _notes(parts: list[Section], given: set[str]) -> tuple[str, ...]:

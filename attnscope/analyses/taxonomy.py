@@ -48,11 +48,16 @@ class Rule:
 CONTENT = ("induction", "duplicate_token", "retrieval")
 """Labels of heads that find something by its content; they rest on a sink when there is nothing to find."""
 
+EFFECTS = ("recall", "reasoning")
+"""Labels of heads that answers need: what a head serves, beside what it looks at. Such a head is no idle sink."""
+
 RULES: tuple[Rule, ...] = (
     Rule("previous-token", "previous_token", "previous_token", ">=", 0.5, "2209.11895", "most of the attention"),
     Rule("duplicate-token", "duplicate_token", "duplicate_token", ">=", 0.5, "2211.00593", "most of the attention"),
     Rule("induction", "induction", "induction", ">=", 0.5, "2209.11895", "most of the attention"),
     Rule("retrieval", "retrieval", "retrieval", ">=", 0.1, "2404.15574", "the paper's threshold"),
+    Rule("recall-effect", "recall", "recall_effect", ">=", 0.15, "2510.03366", "ours: 15 points of accuracy"),
+    Rule("reasoning-effect", "reasoning", "reasoning_effect", ">=", 0.15, "2510.03366", "ours: 15 points of accuracy"),
     Rule("local", "local", "local_mass", ">=", 0.8, "2309.17453", "ours", ("previous_token", *CONTENT)),
     Rule(
         "sink-rate",
@@ -62,7 +67,7 @@ RULES: tuple[Rule, ...] = (
         50.0,
         "2410.10781",
         "the paper's sink (ε 0.3, 64 tokens) in most prompts",
-        ("previous_token", "local", *CONTENT),
+        ("previous_token", "local", *CONTENT, *EFFECTS),
     ),
     Rule(
         "sink-mass",
@@ -72,7 +77,7 @@ RULES: tuple[Rule, ...] = (
         0.5,
         "2406.15765",
         "most of the attention, on any of the layer's sinks",
-        ("sink", "previous_token", "local", *CONTENT),
+        ("sink", "previous_token", "local", *CONTENT, *EFFECTS),
     ),
     Rule(
         "positional",

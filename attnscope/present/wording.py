@@ -49,9 +49,9 @@ SCORE_WORDS: dict[str, ScoreWords] = {
     "max_prob": ScoreWords("Largest weight", "Sharpness", "largest attention weight of a row"),
     "value_norm_ratio": ScoreWords("Value norm ratio", "Values", "value norm, first token over others", False),
     "value_drain": ScoreWords("Value drain", "Values", "written norm, first token over others", False),
-    "importance": ScoreWords("Importance", "Effects", "what the output loses without the head", False),
-    "recall_effect": ScoreWords("Recall effect", "Effects", "what recall loses without the head", False),
-    "reasoning_effect": ScoreWords("Reasoning effect", "Effects", "what reasoning loses without the head", False),
+    "importance": ScoreWords("Importance", "Effects", "change of the loss with the head's scale, per token", False),
+    "recall_effect": ScoreWords("Recall effect", "Effects", "recall answers lost when it alone is ablated"),
+    "reasoning_effect": ScoreWords("Reasoning effect", "Effects", "reasoning answers lost when it alone is ablated"),
 }
 """Every score of core.names.SCORES."""
 

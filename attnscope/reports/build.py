@@ -46,8 +46,11 @@ PROMPT_SET_OF: dict[str, str] = {
     "echo": "echoes",
     "retrieval": "needle",
     "copying": "copying",
+    "importance": "importance",
+    "recall_effect": "recall",
+    "reasoning_effect": "reasoning",
 }
-"""Which entry of the statistics a score comes from: a prompt set, or `copying`, which comes from the weights."""
+"""Which entry of the statistics a score comes from: a prompt set, or `copying` and `importance`, which name theirs."""
 
 MAX_SINKS, MAX_OUTLIERS = 200, 16
 _NO_VALUE = {"copying": "the head's weights move no token's logit"}
@@ -128,7 +131,7 @@ def _evidence(
         if low is not None and high is not None and not np.isnan(low[row, head]):
             interval = Interval(low=float(low[row, head]), high=float(high[row, head]))
         n = len(measured) if per_prompt is not None else int(data.attrs["prompts"])
-        source = str(data.attrs.get("prompt_set", prompt_set)) if score == "copying" else prompt_set
+        source = str(data.attrs.get("prompt_set", prompt_set)) if score in ("copying", "importance") else prompt_set
         table[row, head] = Measured(
             value=float(measured.mean()), n=n, units=array.attrs["units"], prompt_set=source, interval=interval
         )

@@ -115,6 +115,23 @@ def test_every_score_is_measured_or_says_why_not(run) -> None:
                 assert evidence.reason
 
 
+def test_single_heads_cost_answers_to_pocket_facts_and_puzzles(run) -> None:
+    made = run.report
+    for task in ("recall", "reasoning"):
+        heads = made.heads_labelled(task)
+        assert HeadId(0, 0) in heads
+        assert all(made[head].scores[f"{task}_effect"].interval.low > 0 for head in heads)
+    sets = {item.name: item for item in made.provenance.prompt_sets}
+    assert sets["recall"].parameters["source"] == sets["reasoning"].parameters["source"] == "pocket"
+    assert min(sets[task].n_prompts for task in ("recall", "reasoning")) >= 20
+    assert any("24 pocket recall prompts" in note for note in made.provenance.notes)
+    assert made.provenance.implementation == "tiled"
+    importance = reported(run, "importance")
+    assert importance.argmax() == 0
+    assert (importance > 0).all()
+    assert (abs(reported(run, "copying")) <= 1).all()
+
+
 def test_the_model_is_left_as_it_was(scope) -> None:
     assert scope.model.config._attn_implementation != "eager"
     assert not scope.model.training

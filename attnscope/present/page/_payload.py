@@ -58,6 +58,7 @@ def payload(report: HeadReport, statistics: Mapping[str, xr.Dataset]) -> dict[st
             }
         )
     tops = [max((head["v"][i] or 0.0 for head in heads), default=0.0) for i in range(len(names))]
+    lows = [min((head["v"][i] or 0.0 for head in heads), default=0.0) for i in range(len(names))]
     units = {grid.score: grid.units for grid in score_grids(report)}
     return {
         "width": report.model.n_heads,
@@ -67,6 +68,7 @@ def payload(report: HeadReport, statistics: Mapping[str, xr.Dataset]) -> dict[st
         "rules": [{"score": rule.get("score"), "threshold": rule.get("threshold")} for rule in report.rules],
         "reasons": list(reasons),
         "top": tops,
+        "bottom": [min(low, 0.0) for low in lows],
         "heads": heads,
         **_profiles(report, statistics),
         "figures": _figures(report, statistics),

@@ -36,9 +36,13 @@ function scoreRow(all, head, i, threshold) {
   const low = head.lo[i];
   const high = head.hi[i];
   const top = score.share ? 1 : Math.max(all.top[i], 1e-9);
-  const track = make("span", { class: "track" }, make("span", { style: `width:${percent(value / top)}` }));
-  if (low !== null) track.append(make("u", { style: `left:${percent(low / top)};width:${percent((high - low) / top)}` }));
-  if (threshold !== undefined) track.append(make("s", { style: `left:${percent(threshold / top)}`, title: `rule: ${threshold}` }));
+  const bottom = all.bottom[i];
+  const at = (number) => (number - bottom) / (top - bottom);
+  const from = at(Math.min(value, 0));
+  const track = make("span", { class: "track" }, make("span", { style: `left:${percent(from)};width:${percent(at(Math.max(value, 0)) - from)}` }));
+  if (bottom < 0) track.append(make("b", { style: `left:${percent(at(0))}`, title: "0" }));
+  if (low !== null) track.append(make("u", { style: `left:${percent(at(low))};width:${percent(at(high) - at(low))}` }));
+  if (threshold !== undefined) track.append(make("s", { style: `left:${percent(at(threshold))}`, title: `rule: ${threshold}` }));
   const interval = low === null ? "" : `${number(low)} – ${number(high)}`;
   row.append(track, make("span", { class: "v" }, number(value) + (UNITS[score.units] ?? "")), make("span", { class: "ci" }, interval));
   return row;
