@@ -93,3 +93,15 @@ def edges_from(edges: Edges, source: str) -> np.ndarray:
     kept = np.zeros(edges.scores.shape, dtype=bool)
     kept[edges.sources.index(source)] = True
     return kept & ~np.isnan(edges.scores)
+
+
+def circuit_nodes(edges: Edges, n: int) -> Sequence[str]:
+    """Return the sources of the n best edges, once each, in the model's order.
+
+    Example:
+        >>> found = Edges(("embedding", "L0H0"), ("logits",), np.array([[0.1], [2.0]]), np.zeros(1), 1)
+        >>> circuit_nodes(found, 1)
+        ('L0H0',)
+    """
+    kept = {source for source, _, _ in edges.top(n)}
+    return tuple(source for source in edges.sources if source in kept)

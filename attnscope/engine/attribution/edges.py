@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -242,15 +241,3 @@ class Graph:
                 product = product + (rows[index, :, index] * gradient.transpose(0, 1)).sum()
             (found,) = torch.autograd.grad(product, copies)
         return found.view(h + 2 * g, *x.shape)
-
-
-def circuit_nodes(edges: Edges, n: int) -> Sequence[str]:
-    """Return the sources of the n best edges, once each, in the model's order.
-
-    Example:
-        >>> found = Edges(("embedding", "L0H0"), ("logits",), np.array([[0.1], [2.0]]), np.zeros(1), 1)
-        >>> circuit_nodes(found, 1)
-        ('L0H0',)
-    """
-    kept = {source for source, _, _ in edges.top(n)}
-    return tuple(source for source in edges.sources if source in kept)
