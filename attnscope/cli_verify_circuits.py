@@ -45,6 +45,7 @@ def verify_circuits(
     """Run published circuit experiments (IOI, MIB, greater-than, reuse), and say which numbers come back."""
     with exit_codes():
         from .core.errors import OutputError
+        from .core.paths import data_path
         from .models._loading import load
         from .present.verification_text import verification_text
         from .progress import tracker
@@ -60,6 +61,8 @@ def verify_circuits(
             for claim in chosen or CIRCUIT_CLAIMS:
                 check_comparison(out_ / f"{claim}.json")
         plan = CircuitChecks(prompts, per_template, seed=seed, implementation=implementation, batch_tokens=batch_tokens)
+        if random_weights and tokenizer is None and config is not None and not config.endswith(".json"):
+            tokenizer = str(data_path("pocket"))  # a shape has none, and random weights know no words
         scope = load(
             model,
             config=config,

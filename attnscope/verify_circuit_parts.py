@@ -75,5 +75,7 @@ def findings(
     notes: tuple[str, ...] = (),
 ) -> Findings:
     """Return values with how they were measured."""
-    made = provenance(scope, plan.seed, sets, {plan.implementation}, None)
-    return Findings(values, {"prompts": plan.prompts, **how, "BOS": made.bos_policy}, made, notes)
+    bos = scope.tokenizer.bos_token_id
+    policy = "none, as the tokenizer has none" if bos is None else f"every prompt begins with token {bos}"
+    made = provenance(scope, plan.seed, sets, {plan.implementation}, None).model_copy(update={"bos_policy": policy})
+    return Findings(values, {"prompts": plan.prompts, **how, "BOS": policy}, made, notes)

@@ -39,7 +39,7 @@ def ioi(scope: Scope, plan: CircuitChecks, track: Track) -> Findings:
     names = ["name_movers", "negative_name_movers", "s_inhibition", "early_heads", "previous_token_heads"]
     if shape != IOI_SHAPE or len(scope.info.attention_layers) != shape[0]:
         reason = f"the published heads are those of 12 layers of 12 heads, this model has {shape[0]} of {shape[1]}"
-        gaps = ("circuit_gap", "circuit_logit_difference", "ablated_logit_difference")
+        gaps = ("circuit_gap", "circuit_share", "circuit_logit_difference", "ablated_logit_difference")
         values |= dict.fromkeys((*(f"{name}_on_top" for name in names), *gaps), Missing(reason=reason))
     else:
         values |= _ioi_heads(scope, pairs, plan, track)
@@ -84,4 +84,6 @@ def _ioi_circuit(scope: Scope, task: IOI, pairs: Any, plan: CircuitChecks, whole
         means = template_means(scope, reference, own, **plan.options)
         run = sweep(scope, pairs, [units_of(scope, "head")], metrics=METRIC, alternative=means, **plan.options)
         found[f"{name}_logit_difference"] = float(run.values[METRIC].mean())
-    return {"circuit_gap": abs(whole - found["circuit_logit_difference"]), **found}
+    circuit = found["circuit_logit_difference"]
+    share = circuit / whole if whole else Missing(reason="the model's logit difference is 0")
+    return {"circuit_gap": abs(whole - circuit), "circuit_share": share, **found}

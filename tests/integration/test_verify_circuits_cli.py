@@ -42,6 +42,12 @@ def test_random_weights_run_the_mechanics_and_compare_nothing(folder: Path) -> N
     assert "reproduced" not in result.output
 
 
+def test_a_shape_without_a_tokenizer_takes_the_embedded_one() -> None:
+    result = run("verify-circuits", "--config", "gpt2", "--random-weights", "--claims", "greater-than", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "nothing is compared" in result.output
+
+
 def test_bad_input_is_refused(tmp_path: Path, folder: Path) -> None:
     refused(run("verify-circuits", folder, "--claims", "banana"), "banana", "circuit-reuse")
     refused(run("verify-circuits", folder, "--as", "gpt9", *QUICK), "gpt9", "gpt2-medium")

@@ -51,6 +51,7 @@ def test_every_published_row_can_be_measured_and_reproduced(scope: Any) -> None:
     values = {row.metric: row.value for row in rows_for(rows, "ioi", "openai-community/gpt2")}
     assert (values["logit_difference"], values["io_above_s"], values["circuit_gap"]) == (3.56, 99.3, 0.46)
     assert values["backup_name_movers_on_top"] == len(IOI_CIRCUIT["backup name mover"])
+    assert values["circuit_share"] == pytest.approx(1 - 0.46 / 3.56, abs=5e-3)
     curve = {row.metric: row.value for row in rows_for(rows, "mib", "gpt2")}
     assert curve == {"edges": 32491, "cpr": 1.85, "cmd": 0.03, "random_cpr": 0.25, "random_cmd": 0.75}
     assert rows_for(rows, "circuit-reuse", "gpt2") == ()

@@ -109,7 +109,7 @@ def template_means(
         >>> import attnscope, datasets
         >>> reference = datasets.Dataset.from_dict({"input_ids": [[0, 5, 7], [0, 6, 8]], "template": [3, 3]})
         >>> template_means(attnscope.load(device="cpu"), reference).values[3][0].shape
-        torch.Size([8, 3, 32])
+        torch.Size([8, 3, 64])
     """
     lengths = check_prompts(reference, scope.info.context_length)
     if "template" not in reference.column_names:
