@@ -29,7 +29,8 @@ from .core.circuit_report import (
 )
 from .core.errors import UnsupportedModelError
 from .core.units import Level
-from .engine.attribution.edges import attribute_edges, between_nodes
+from .engine.attribution.circuit_edges import between_nodes
+from .engine.attribution.edges import attribute_edges
 from .reports.circuit_quality import circuit_overlap, circuit_quality, faithfulness_curve, top_edges
 from .reports.circuit_tests import circuit_drop, dissociation, transfer
 from .reports.circuits import chosen_circuit, level_result, named

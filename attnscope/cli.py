@@ -18,6 +18,7 @@ from .cli_options import USER_ERROR, command_line, err, exit_codes, out, resumab
 from .cli_retrieval import retrieval
 from .cli_sinks import sinks
 from .cli_verify import verify_paper
+from .cli_verify_circuits import verify_circuits
 from .core.names import LABELS, SCORES
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.command("gates")(gates)
 app.command("circuit")(circuit)
 app.command("ablate")(ablate)
 app.command("verify-paper")(verify_paper)
+app.command("verify-circuits")(verify_circuits)
 app.command("export")(export)
 app.command("import")(import_)
 app.command("compare")(compare)

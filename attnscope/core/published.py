@@ -21,6 +21,14 @@ CLAIMS: Final[dict[str, str]] = {
     "residual-sinks": "2601.22966",
 }
 """What can be verified, with the paper that claims it."""
+CircuitClaim = Literal["ioi", "mib", "greater-than", "circuit-reuse"]
+CIRCUIT_CLAIMS: Final[dict[str, str]] = {
+    "ioi": "2211.00593",
+    "mib": "2504.13151",
+    "greater-than": "2305.00586",
+    "circuit-reuse": "2310.08744",
+}
+"""What `verify-circuits` measures, with the paper that claims it."""
 VERIFICATION_FORMAT: Final = "attnscope-verification"
 
 Number = Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -45,7 +53,7 @@ class Tolerance(_Frozen):
 class Published(_Frozen):
     """One published number of one model."""
 
-    claim: Claim
+    claim: Claim | CircuitClaim
     models: tuple[str, ...] = Field(min_length=1, description="names of the model, as hub ids end")
     metric: str = Field(pattern=r"^[a-z_]+$")
     value: Number | tuple[int, ...] = Field(description="a tuple means that any of these was found")
@@ -57,8 +65,9 @@ class Published(_Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Published:
-        if self.source != CLAIMS[self.claim]:
-            raise ValueError(f"{self.claim} comes from {CLAIMS[self.claim]}, not {self.source}")
+        source = {**CLAIMS, **CIRCUIT_CLAIMS}[self.claim]
+        if self.source != source:
+            raise ValueError(f"{self.claim} comes from {source}, not {self.source}")
         if not isinstance(self.value, float) and (self.tolerance.relative or self.tolerance.absolute):
             raise ValueError(f"{self.metric} is a whole number, so it is compared exactly")
         return self
@@ -82,7 +91,7 @@ class Verification(_Frozen):
 
     format: Literal["attnscope-verification"] = VERIFICATION_FORMAT
     version: Literal[1] = 1
-    claim: Claim
+    claim: Claim | CircuitClaim
     source: str
     model: ModelInfo
     published: bool = Field(description="whether anything is published for this model")

@@ -13,7 +13,8 @@ from test_sweep_laws import pairs, scopes
 
 from attnscope.core.errors import TaskError, UnknownHeadError, UnsupportedModelError
 from attnscope.core.ids import HeadId
-from attnscope.engine.attribution.edges import attribute_edges, circuit_nodes
+from attnscope.engine.attribution.circuit_edges import circuit_nodes
+from attnscope.engine.attribution.edges import attribute_edges
 from attnscope.engine.attribution.gradients import trace
 from attnscope.engine.attribution.patching import attribute, attribute_inputs
 from attnscope.engine.sweep.alternatives import OtherRun, Zero

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from ..sweep.metrics import Metric, metric_named
 from .gradients import Key, Traced, stop_at, trace
 
 if TYPE_CHECKING:
-    from ...core.model_info import ModelInfo
     from ...models._base import Scope
 
 TOLERANCE = 1e-3
@@ -155,6 +153,15 @@ class Graph:
         ]
         self.keys = list(dict.fromkeys(self.keys))
 
+    @property
+    def slots(self) -> int:
+        """Readers in a block's attention: queries of H heads, keys and values of G KV heads."""
+        return int(self.info.n_heads + 2 * self.info.n_kv_heads)
+
+    def first_target(self, layer: int) -> int:
+        """Return the column of a block's first target; that of the logits for the layer behind the last one."""
+        return layer * (self.slots + 1)
+
     def _parallel(self, layer: int) -> bool:
         """Whether attention and MLP of a block read the same stream (GPT-NeoX)."""
         block = self.scope.blocks[layer]
@@ -174,15 +181,23 @@ class Graph:
         """
         written = [run.values["block_input", 0][None]]
         for layer in range(self.info.n_layers):
-            weight = self.scope.output_projection(layer)
-            scale = self.scope.parts.blocks[layer].scale
-            heads = torch.einsum("bhtd,hdm->hbtm", run.values["z", layer], weight.to(run.values["z", layer])) * scale
+            heads = self.heads(run.values["z", layer], layer)
             if layer == 0:
-                self._check(run.values["attention_output", 0], heads.sum(0))
+                self.check(run.values["attention_output", 0], heads.sum(0))
             written += [heads, run.values["mlp_output", layer][None]]
         return torch.cat(written)
 
-    def _check(self, output: Tensor, heads: Tensor) -> None:
+    def heads(self, z: Tensor, layer: int) -> Tensor:
+        """Return what every head of a layer writes, `[H, B, T, M]`, from its z `[B, H, T, Dv]`."""
+        weight = self.scope.output_projection(layer).to(z)
+        return torch.einsum("bhtd,hdm->hbtm", z, weight) * self.scope.parts.blocks[layer].scale
+
+    def check(self, output: Tensor, heads: Tensor) -> None:
+        """Compare an attention output `[B, T, M]` with the sum over its heads.
+
+        Raises:
+            UnsupportedModelError: they differ by more than a bias.
+        """
         left = (output - heads).flatten(0, 1)
         unexplained = float((left - left.mean(0)).norm() / output.norm().clamp_min(1e-12))
         if unexplained > TOLERANCE:
@@ -195,13 +210,11 @@ class Graph:
 
     def inputs(self, run: Traced, chunk: Chunk) -> Any:
         """Yield (columns, the metric's gradient at these targets' inputs `[targets, B, T, M]`)."""
-        column = 0
         for layer in range(self.info.n_layers):
-            slots = self.info.n_heads + 2 * self.info.n_kv_heads
+            column, slots = self.first_target(layer), self.slots
             yield list(range(column, column + slots)), self._attention_inputs(run, chunk, layer)
             yield [column + slots], run.gradients["mlp_norm_input", layer][None]
-            column += slots + 1
-        yield [column], run.gradients["final_norm_input", self.info.n_layers][None]
+        yield [self.first_target(self.info.n_layers)], run.gradients["final_norm_input", self.info.n_layers][None]
 
     def _attention_inputs(self, run: Traced, chunk: Chunk, layer: int) -> Tensor:
         """Return the gradient at the input of each head's queries, and each KV head's keys and values.
@@ -228,46 +241,3 @@ class Graph:
                 product = product + (rows[index, :, index] * gradient.transpose(0, 1)).sum()
             (found,) = torch.autograd.grad(product, copies)
         return found.view(h + 2 * g, *x.shape)
-
-
-def circuit_nodes(edges: Edges, n: int) -> Sequence[str]:
-    """Return the sources of the n best edges, once each, in the model's order.
-
-    Example:
-        >>> found = Edges(("embedding", "L0H0"), ("logits",), np.array([[0.1], [2.0]]), np.zeros(1), 1)
-        >>> circuit_nodes(found, 1)
-        ('L0H0',)
-    """
-    kept = {source for source, _, _ in edges.top(n)}
-    return tuple(source for source in edges.sources if source in kept)
-
-
-def between_nodes(edges: Edges, info: ModelInfo) -> list[tuple[str, str, float]]:
-    """Return edges between heads and MLPs: a head's queries, keys and values together, keys and values by head.
-
-    Keys and values belong to a KV head; each of the query heads that read it gets an equal share of their score.
-
-    Args:
-        edges: of a model.
-        info: the model.
-
-    Returns:
-        (source, target, score), targets named as sources are, and `logits`.
-    """
-    totals: dict[tuple[str, str], float] = {}
-    for column, target in enumerate(edges.targets):
-        name, _, slot = target.partition(" ")
-        readers = [target]
-        if slot == "query":
-            readers = [name]
-        elif slot in ("key", "value"):
-            layer, group = (int(part) for part in name[1:].split("G"))
-            first = group * info.group_size
-            readers = [f"L{layer}H{head}" for head in range(first, first + info.group_size)]
-        for row, source in enumerate(edges.sources):
-            score = edges.scores[row, column]
-            if not np.isnan(score):
-                for reader in readers:
-                    key = source, reader
-                    totals[key] = totals.get(key, 0.0) + float(score) / len(readers)
-    return [(source, target, score) for (source, target), score in totals.items()]
