@@ -21,7 +21,7 @@ def executed(path: Path) -> dict[str, Any]:
 
 def test_every_notebook_is_tested() -> None:
     tested = ["00_quickstart", "01_attention_sinks", "02_residual_sinks", "03_retrieval_heads", "04_frequency_chunks"]
-    assert [path.stem for path in NOTEBOOKS] == tested
+    assert [path.stem for path in NOTEBOOKS] == [*tested, "05_recall_vs_reasoning", "06_ioi_and_reuse"]
 
 
 def test_quickstart_tells_the_truth() -> None:
@@ -91,3 +91,39 @@ def test_frequency_chunks_tells_the_truth() -> None:
     assert names["moved"]["true pairs"] < 1e-4
     assert names["moved"]["adjacent pairs"] > 0.1
     assert (names["compared"]["true pairs"] > names["compared"]["adjacent pairs"]).all()
+
+
+def test_recall_vs_reasoning_tells_the_truth() -> None:
+    names = executed(next(path for path in NOTEBOOKS if path.stem == "05_recall_vs_reasoning"))
+    lengths = [[len(ids) for ids in pairs["input_ids"]] for pairs in names["tasks"].values()]
+    assert lengths[0] == lengths[1]
+    assert names["long"] > names["short"] + 0.2
+    assert min(names["shared"]) > 8  # L0H0, on both tasks
+    heads = {name: {str(unit) for unit in units} for name, units in names["chosen"].items()}
+    assert "L0H4" in heads["recall"]
+    assert "L0H5" in heads["reasoning"]
+    assert "L0H0" not in heads["recall"] | heads["reasoning"]
+    found = names["found"]
+    assert found.verdict == "double"
+    assert found.first.certain
+    assert found.second.certain
+    assert min(found.first.own.value, found.second.own.value) > 0.35
+    exact = names["table"].loc["L0N79"]
+    assert exact["recall, exact"] > 3 * exact["recall, screen"]
+
+
+def test_ioi_and_reuse_tells_the_truth() -> None:
+    names = executed(next(path for path in NOTEBOOKS if path.stem == "06_ioi_and_reuse"))
+    assert names["base"].mean() < 0.5  # the model does not do IOI
+    assert all(run.drift < 1e-3 and run.forwards < 100 for run in names["patched"].values())
+    agreement, sizes = names["agreement"], names["sizes"]
+    for task in ("recall", "reasoning"):
+        assert agreement[task, "logit_difference"] > agreement[task, "log_probability"]
+        assert sizes[task, "log_probability"] < 0.01 < sizes[task, "logit_difference"]
+    assert names["head"].layer >= 4
+    assert names["overlap"].p > 0.05
+    assert "L0H0" in names["overlap"].shared
+    repair = names["repair"]
+    assert repair.loc["recall circuit", "recall"] > 0.8
+    assert repair.loc["reasoning circuit", "reasoning"] > 0.8
+    assert repair.loc[["random 0", "random 1", "random 2"]].max().max() < 0.5
