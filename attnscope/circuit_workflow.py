@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ def circuit_report(
     plan: CircuitPlan | None = None,
     *,
     out: str | Path | None = None,
+    prompts: Mapping[str, Any] | None = None,
     implementation: str = "auto",
     batch_tokens: int = 8192,
     track: Track | None = None,
@@ -43,6 +44,8 @@ def circuit_report(
         scope: a loaded causal transformers model; None loads the embedded one.
         plan: what to measure.
         out: write a run folder there; an interrupted call goes on from `<out>.partial` when it is repeated.
+        prompts: your own pairs by task, one or two `datasets.Dataset` with `input_ids`, `corrupt_ids`, `answer_ids` and
+            `wrong_ids`, in place of the plan's tasks.
         implementation: kernel implementation.
         batch_tokens: tokens in a forward at most.
         track: progress, see `core.track.Track`.
@@ -66,6 +69,7 @@ def circuit_report(
         scope or load(),
         plan or CircuitPlan(),
         partial=partial,
+        prompts=prompts,
         implementation=implementation,
         batch_tokens=batch_tokens,
         track=track,
@@ -84,6 +88,7 @@ def measure_circuits(
     plan: CircuitPlan,
     *,
     partial: str | Path | None = None,
+    prompts: Mapping[str, Any] | None = None,
     implementation: str = "auto",
     batch_tokens: int = 8192,
     track: Track | None = None,
@@ -93,22 +98,21 @@ def measure_circuits(
 
     Args:
         partial: keep finished parts there.
+        prompts: as in `circuit_report`.
 
     Raises:
         As `circuit_report`.
     """
     info = scope.info
     require_causal(scope, "the circuit report")
-    if scope.tokenizer is None:
-        raise TaskError("circuit report", found="a model without a tokenizer", expected="one", fix="Pass --tokenizer.")
-    sets = plan.build(scope.tokenizer)
-    prompts = {name: pairs for name, (_, pairs) in sets.items()}
-    prints = [fingerprint(pairs) for pairs in prompts.values()]
+    sets = _given(prompts) if prompts is not None else _built(scope, plan)
+    chosen = {name: pairs for name, (_, pairs) in sets.items()}
+    prints = [fingerprint(pairs) for pairs in chosen.values()]
     stages = Stages(partial, f"{info.model_dump_json()}{prints}{plan}")
     options: dict[str, Any] = {"implementation": implementation, "batch_tokens": batch_tokens}
-    measures = Measures(scope, plan, prompts, stages, track or silent, options)
+    measures = Measures(scope, plan, chosen, stages, track or silent, options)
     tasks, notes = [], []
-    for name, pairs in prompts.items():
+    for name, pairs in chosen.items():
         right, clean, corrupt = measures.both(name)
         tasks.append(circuit_task(name, right, clean, corrupt, [len(ids) for ids in pairs["input_ids"]]))
         if right.mean() < FEW_RIGHT:
@@ -141,13 +145,25 @@ def measure_circuits(
         edge_method="eap-ig" if evidence.edges else None,
         missing=evidence.missing,
         provenance=provenance(scope, plan.seed, sets, [implementation], command, tuple(notes)),
-        notes=(*notes, *_about(plan, prompts)),
+        notes=(*notes, *_about(plan, tuple(chosen))),
     )
     return report, statistics
 
 
-def _about(plan: CircuitPlan, prompts: Sequence[str] | dict[str, Any]) -> tuple[str, ...]:
-    tasks = " and ".join(prompts)
+def _built(scope: Scope, plan: CircuitPlan) -> dict[str, tuple[Any, Any]]:
+    if scope.tokenizer is None:
+        raise TaskError("circuit report", found="a model without a tokenizer", expected="one", fix="Pass --tokenizer.")
+    return plan.build(scope.tokenizer)
+
+
+def _given(prompts: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    if not 1 <= len(prompts) <= 2:
+        raise TaskError("prompts of a circuit report", found=f"{len(prompts)} tasks", expected="one or two")
+    return {name: (None, pairs) for name, pairs in prompts.items()}
+
+
+def _about(plan: CircuitPlan, names: Sequence[str]) -> tuple[str, ...]:
+    tasks = " and ".join(names)
     what = {
         "mean": "its mean over all tokens of these prompts",
         "zero": "zero",

@@ -96,6 +96,14 @@ def report(
     gates: Annotated[
         str | None, typer.Option(help="Train gates too: duo_attention, hardkuma or both with a comma; takes minutes.")
     ] = None,
+    circuit_prompts: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Recall and reasoning prompts on which every head is ablated by itself; 0 for none.",
+            show_default="24, on a CPU up to 200M parameters",
+        ),
+    ] = None,
     frequency: Annotated[bool, typer.Option("--frequency/--no-frequency", help="Add frequency chunks.")] = True,
     batch_tokens: options.BatchTokens = 8192,
     seed: options.Seed = 0,
@@ -125,6 +133,7 @@ def report(
             retrieval=retrieval,
             gates=() if gates is None else tuple(gates.split(",")),  # type: ignore[arg-type]
             frequency=frequency,
+            circuit_prompts=circuit_prompts,
         )
         loading: dict[str, Any] = {
             "config": config,

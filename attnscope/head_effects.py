@@ -151,10 +151,11 @@ def _pairs(
     for task in given:
         _choose(task, None, given[task], _right(scope, given[task], options, track, task), chosen, found, "given")
     wanted = [task for task in TASKS if task not in given]
-    if plan.circuit_prompts and scope.tokenizer is not None:
+    count = plan.effect_prompts(scope.info)
+    if count and scope.tokenizer is not None:
         _drawn(scope, plan, wanted, chosen, found, options, track)
         return chosen
-    lacks = "it was left out (circuit_prompts 0)" if not plan.circuit_prompts else "the model has no tokenizer"
+    lacks = "the model has no tokenizer" if count else "it was left out (--circuit-prompts 24 measures it)"
     found.missing |= {f"{task}_effect": f"{lacks}, so there are no {task} prompts" for task in wanted}
     return chosen
 
@@ -176,8 +177,8 @@ def _drawn(
         if not left:
             return
         makers = (
-            RecallPairs(n=plan.circuit_prompts, seed=plan.seed, source=source),
-            ReasoningPairs(n=plan.circuit_prompts, seed=plan.seed, source=source),
+            RecallPairs(n=plan.effect_prompts(scope.info), seed=plan.seed, source=source),
+            ReasoningPairs(n=plan.effect_prompts(scope.info), seed=plan.seed, source=source),
         )
         try:
             pairs = matched(scope.tokenizer, *makers)

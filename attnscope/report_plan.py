@@ -46,6 +46,8 @@ NO_NEEDLES = "the model has no tokenizer, so no needle can be written for it"
 
 NORMAL_CONTEXT = 512
 """Tokens of a text prompt where nothing else is asked."""
+SWEPT_UP_TO, EFFECT_PROMPTS = 200_000_000, 24
+"""Parameters up to which a CPU ablates every head by itself unasked, and on how many prompts a task."""
 SINKS_UP_TO = 4096
 """Tokens a text prompt up to which a report holds a sink report where nothing else is asked."""
 
@@ -79,7 +81,8 @@ class ReportPlan:
             what each head needs.
         gates: methods whose gates are trained, `duo_attention` and `hardkuma`; they cost minutes on a CPU.
         frequency: whether a written report holds a frequency report, on prompts of 1,024 tokens.
-        circuit_prompts: recall and reasoning prompts, of each, on which every head is ablated by itself; 0 for none.
+        circuit_prompts: recall and reasoning prompts, of each, on which every head is ablated by itself; 0 for none;
+            None takes 24 on a GPU and for models up to SWEPT_UP_TO parameters, and none for larger ones on a CPU.
 
     Raises:
         TaskError: `prompts` or `context` is too small.
@@ -107,7 +110,7 @@ class ReportPlan:
     retrieval: bool = True
     gates: tuple[Literal["duo_attention", "hardkuma"], ...] = ()
     frequency: bool = True
-    circuit_prompts: int = 24
+    circuit_prompts: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in ("exact", "screen"):
@@ -115,10 +118,17 @@ class ReportPlan:
         unknown = [method for method in self.gates if method not in ("duo_attention", "hardkuma")]
         if unknown:
             raise TaskError("gates of a report", found=repr(unknown[0]), expected="'duo_attention' or 'hardkuma'")
-        if self.circuit_prompts < 0:
+        if self.circuit_prompts is not None and self.circuit_prompts < 0:
             raise TaskError("circuit prompts of a report", found=self.circuit_prompts, expected="0 or more")
         if self.budget is not None and not 0 <= self.budget <= 1:
             raise TaskError("budget of full KV heads", found=self.budget, expected="a share of all KV heads, 0 to 1")
+
+    def effect_prompts(self, info: ModelInfo) -> int:
+        """Return how many recall and reasoning prompts, of each, every head is ablated on by itself."""
+        if self.circuit_prompts is not None:
+            return self.circuit_prompts
+        affordable = info.device != "cpu" or (info.n_parameters or 0) <= SWEPT_UP_TO
+        return EFFECT_PROMPTS if affordable else 0
 
     def wants_sinks(self, tokens: int) -> bool:
         """Return whether a report on prompts of this many tokens holds a sink report."""

@@ -50,7 +50,7 @@ def test_too_few_answers_are_missing_with_both_sources_named(scope) -> None:
 
 def test_what_is_left_out_or_impossible_says_why(scope) -> None:
     found = measured(scope, ReportPlan(circuit_prompts=0))
-    assert "circuit_prompts 0" in found.missing["reasoning_effect"]
+    assert "--circuit-prompts" in found.missing["reasoning_effect"]
     assert "no text" in found.missing["importance"]
     toy = measured(attnscope.load(backend="toy"), text=datasets.Dataset.from_dict({"input_ids": [[1, 2, 3]]}))
     assert "no tokenizer" in toy.missing["recall_effect"]
