@@ -29,7 +29,7 @@ from attnscope.engine.sweep.run import sweep
 from attnscope.engine.sweep.units import Unit
 
 RUNS, FORWARDS, GATE_TOKENS, GATE_LAYERS = 3, 10, 2048, 4
-TOLERANCE, SINGLE = 1e-9, 1e-4
+TOLERANCE, SINGLE = 1e-5, 1e-4
 SHAPES = Path(__file__).resolve().parents[2] / "data" / "shapes"
 
 
@@ -67,8 +67,8 @@ def gap(scope: Any, tokens: int, heads: list[tuple[Unit, ...]], implementation: 
 def gate(name: str) -> str:
     """Compare in double and single precision; no speed is reported where this fails.
 
-    In double precision both ways agree to 1e-9. In single precision matrix products of one row and of thousands of
-    rows round differently, which alone is about 1e-5 here.
+    In double precision (but for norms and rotary angles, which transformers computes in single) both ways agree to
+    1e-5. In single precision matrix products of one row and of thousands of rows round differently as well.
     """
     config = AutoConfig.from_pretrained(SHAPES / f"{name}.json")
     config.num_hidden_layers = GATE_LAYERS
