@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -98,6 +99,7 @@ def ablate(
     if not chosen:
         raise UnknownHeadError("heads to ablate", found="none", expected="at least one")
     made, rows = _prompts(scope, task, prompts, seed)
+    rows, notes = _with_partners(rows) if mode == "resample" else (rows, ())
     chooser = np.random.default_rng(seed)
     drawn = [random_others(scope.info, chosen, chooser) for _ in range(draws)]
     controls = [tuple(others) for others, _ in drawn if others]
@@ -133,7 +135,8 @@ def ablate(
             for metric in metrics
         ),
         layer_matched=all(matched for _, matched in drawn),
-        provenance=provenance(scope, seed, {task: (made, rows)}, [implementation], command),
+        provenance=provenance(scope, seed, {task: (made, rows)}, [implementation], command, notes),
+        notes=notes,
     )
     if out is not None:
         write_ablation(out, result)
@@ -148,6 +151,22 @@ def _prompts(scope: Scope, task: str, n: int, seed: int) -> tuple[Any, Any]:
     made = kind(**{name: value for name, value in {"n": n, "seed": seed}.items() if name in fields})
     rows = made.build(scope.tokenizer)
     return made, rows.select(range(min(n, len(rows))))
+
+
+def _with_partners(rows: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return the prompts that have another of their length, and what to say of the others."""
+    shapes = [(len(row["input_ids"]), len(row.get("answer_ids", ()))) for row in rows]
+    counts = Counter(shapes)
+    kept = [i for i, shape in enumerate(shapes) if counts[shape] > 1]
+    left = len(shapes) - len(kept)
+    if not kept:
+        raise TaskError(
+            "resample ablation",
+            found=f"{left} prompts of different lengths",
+            expected="prompts of one length",
+            fix="Ask for more prompts, or use the mode mean.",
+        )
+    return rows.select(kept), (f"{left} prompts without another of their length were left out.",) if left else ()
 
 
 def _metrics(rows: Any) -> list[str]:

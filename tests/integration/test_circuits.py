@@ -48,7 +48,7 @@ def test_planted_circuits_come_back_exactly(seed: int) -> None:
 
 
 def test_recall_and_reasoning_dissociate_in_heads_of_the_pocket_model() -> None:
-    report = circuit_report(pocket(), CircuitPlan(levels=("head",), prompts=48, edges=False, draws=3))
+    report = circuit_report(pocket(), CircuitPlan(levels=("head",), edges=False, draws=2))
     assert all(task.accuracy.value >= 0.95 for task in report.tasks)  # type: ignore[union-attr]
     (found,) = report.dissociations
     assert found.verdict == "double"
@@ -140,9 +140,12 @@ def test_ablation_of_an_early_head(mode: Any) -> None:
     accuracy, log_probability, difference = result.metrics
     assert (accuracy.name, difference.name) == ("accuracy", "logit_difference")
     assert accuracy.before.value == 1
-    assert log_probability.change.value < 0
-    if mode in ("zero", "mean"):
+    if mode == "static":  # it looks at places, not at what stands there
+        assert abs(log_probability.change.value) < 0.01
+    elif mode in ("zero", "mean"):
         assert accuracy.change.value < -0.5
+    else:
+        assert log_probability.change.value < -0.001
 
 
 def test_loss_and_needles_under_ablation(tmp_path: Path) -> None:

@@ -74,8 +74,11 @@ def chunks(
     context_length: int | None,
     most: int,
     device: torch.device,
+    least: int = 1,
 ) -> list[Chunk]:
     """Return prompts in chunks of equal length, of at most `most` prompts each, the shortest first.
+
+    With `least`, no chunk has fewer prompts where there are as many of its length; some may then have more than `most`.
 
     Raises:
         TaskError: a column is missing, prompts are empty or too long, or a position lies outside a prompt.
@@ -92,8 +95,9 @@ def chunks(
     found = []
     for key in sorted(groups, key=str):
         first, chosen = key[2], key[3]
-        for start in range(0, len(groups[key]), most):
-            part = groups[key][start : start + most]
+        group = groups[key]
+        count = max(1, min(-(-len(group) // most), len(group) // least))
+        for part in (group[i * len(group) // count : (i + 1) * len(group) // count] for i in range(count)):
             found.append(
                 Chunk(
                     tuple(part),

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...core.errors import AttnscopeError, DeviceError, SweepError, TaskError
 from ..batches import PromptSet, fingerprint
 from ..checkpoint import Checkpoint
-from .alternatives import Alternative, Recorded, Values, Zero
+from .alternatives import Alternative, OtherPrompts, Recorded, Values, Zero
 from .chunks import Chunk, Positions, chunks
 from .grow import Growing, Start
 from .metrics import Metric, Readout, metrics_named
@@ -166,6 +166,7 @@ class _Run:
             context_length=info.context_length,
             most=most,
             device=device,
+            least=2 if isinstance(self.alternative, OtherPrompts) else 1,
         )
         each = longest if self.positions == "each" else 0
         shape = (len(prompts), len(self.variants), *((each,) if each else ()))
